@@ -1,0 +1,361 @@
+"""The values that travel through the backend, frozen; every other module there speaks in them.
+
+Times are Unix nanoseconds (int), ids raw bytes, unknown is None: never 0 or "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+from typing import Final
+
+from otel_sessions.lifecycle import Run
+
+__all__ = [
+    "CATEGORIES",
+    "Changes",
+    "Encoding",
+    "Flag",
+    "Gauge",
+    "LogRecord",
+    "OpenSpan",
+    "Position",
+    "Request",
+    "RunEvent",
+    "RunRecord",
+    "SessionDetail",
+    "SessionHint",
+    "SessionRecord",
+    "Signal",
+    "SpanRecord",
+    "SpanRow",
+    "TaskRecord",
+    "TimelineEntry",
+]
+
+
+class Signal(str, Enum):
+    """The three signals of OTLP."""
+
+    TRACES = "traces"
+    LOGS = "logs"
+    METRICS = "metrics"
+
+
+class Encoding(str, Enum):
+    """How a request body is encoded, and so how it is kept."""
+
+    PROTOBUF = "protobuf"
+    JSON = "json"
+
+
+CATEGORIES: Final = (
+    "session",  # a run's root span
+    "task",
+    "agent",
+    "model",  # inference: usage is summed from these and from embedding
+    "embedding",
+    "tool",
+    "retrieval",
+    "workflow",
+    "step",  # everything else
+)
+"""What kind of work a span is, as the page colours it and the roll-up counts it."""
+
+
+class Flag(IntFlag):
+    """Facts about a span that the page draws; the numbers are part of the rows API."""
+
+    OPEN = 1  # announced, its end has not arrived
+    LATE = 2  # ended after its run had ended
+    FORCED = 4  # ended by the SDK because its process was ending
+    PLACEHOLDER = 8  # known only as the parent of others
+    SYNTHETIC = 16  # a root that a backend made up
+    EXCEPTION = 32  # bears an exception event
+    CONTENT = 64  # bears messages, tool arguments or results
+    LINKED = 128  # bears span links
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHint:
+    """Which session a span or log says it belongs to.
+
+    `scope` is "" for `session.id`, which is global. An id found under another key belongs to its
+    service, and `scope` is then "namespace/name" of that service ("/name" without a namespace).
+    """
+
+    value: str
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a span or log lies in its request: the ordinal, counted over all resources and scopes."""
+
+    chunk: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """One span as decoded: its index row, without the payload. `end` is None for an announced span."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes  # b"" for a root
+    name: str
+    kind: int  # OTLP's SpanKind
+    start: int
+    end: int | None
+    status: int  # 0 unset, 1 ok, 2 error
+    category: str
+    ordinal: int
+    size: int  # encoded bytes; breaks ties between two copies
+    flags: int = 0
+    service: str = ""
+    hint: SessionHint | None = None
+    session_name: str | None = None  # on a run's root
+    title: str | None = None  # on a run's root
+    user_id: str | None = None
+    conversation_id: str | None = None
+    task_id: str | None = None
+    task_name: str | None = None
+    task_parent_id: str | None = None
+    task_state: str | None = None  # on task spans only
+    agent: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None  # USD
+    turn: bool = False  # this span is one turn of a conversation
+    outcome: str | None = None  # what the data says of the session's outcome, on parentless spans
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One log record as decoded: its index row, without the payload."""
+
+    trace_id: bytes  # b"" where absent
+    span_id: bytes
+    time: int  # its own time, else observed, else 0
+    event_name: str  # field event_name, else attribute event.name, else ""
+    severity: int
+    ordinal: int
+    digest: bytes  # 16 bytes over the record, its resource and scope: the same log twice is stored once
+    service: str = ""
+    hint: SessionHint | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost: float | None = None
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """What a life cycle event, or a run's root span, tells of a run.
+
+    `name` is the event's name in semconv, or "root" for a root span that bears an end reason. Durations
+    are in ns. `started`, `ended`, `dropped` are the sender's counts of spans, None where not told.
+    """
+
+    name: str
+    session_id: str
+    trace_id: bytes
+    root_id: bytes
+    at: int
+    process: str = ""
+    seq: int = 0
+    elapsed: int | None = None
+    interval: int = 5_000_000_000
+    lease: int = 120_000_000_000
+    child: bool = False
+    phase: str | None = None
+    waiting_for: str | None = None
+    previous_id: str | None = None
+    session_name: str | None = None
+    title: str | None = None
+    outcome: str | None = None
+    end_reason: str | None = None
+    started_at: int | None = None
+    started: int | None = None
+    ended: int | None = None
+    dropped: int | None = None
+    open_spans: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One export request, decoded. `body` is what came, decompressed and otherwise untouched.
+
+    `keep` is False where nothing of the body needs to be stored (heartbeats alone, metrics).
+    """
+
+    signal: Signal
+    encoding: Encoding
+    body: bytes
+    received_at: int
+    spans: tuple[SpanRecord, ...] = ()
+    logs: tuple[LogRecord, ...] = ()
+    events: tuple[RunEvent, ...] = ()
+    metrics: Mapping[str, int] = field(default_factory=dict[str, int])  # data points by metric name
+    rejected: int = 0  # spans, records or points that can't be stored (no valid id); the rest is kept
+    message: str = ""  # why, for partial_success
+    keep: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run as stored: its key, who sent it, and its life cycle state."""
+
+    session_key: str
+    root_id: bytes
+    trace_id: bytes
+    process: str
+    run: Run
+    interval: int
+    lease: int
+    previous_id: str | None = None
+    session_name: str | None = None
+    title: str | None = None
+    last_heard_at: int | None = None  # Unix ns of the last sign of life
+    child: bool = False  # a child process's signal, shown with its open spans; never keeps a run alive
+    open_spans: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """The sender's own counts of a session's spans, cumulative for one process; the greatest seq wins."""
+
+    session_key: str
+    process: str
+    seq: int
+    started: int
+    ended: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """One change of a session's life: what a run said, or what the listener noticed, at Unix ns."""
+
+    session_key: str
+    root_id: bytes
+    at: int
+    state: str  # running, waiting, ended, stale, lost, revived, resumed
+    detail: str | None = None  # waiting for what; why it ended
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSpan:
+    """A span that was announced and has not ended."""
+
+    trace_id: bytes
+    span_id: bytes
+    name: str
+    start: int
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task of a session, from its task span or from the spans that bear its id."""
+
+    id: str
+    name: str | None
+    parent_id: str | None
+    state: str | None
+    started_at: int
+    ended_at: int | None
+    spans: int
+    trace_id: bytes
+    span_id: bytes | None  # the task span itself, where there is one
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow:
+    """One index row of a stored span, as rows, stream and tree use it."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    kind: int
+    category: str
+    start: int
+    end: int | None
+    status: int
+    flags: int
+    service: str
+    task_id: str | None
+    agent: str | None
+    model: str | None
+    tool: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    revision: int  # grows with every change of any row of the store
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """The roll-up row of one session, kept at write time: S of the API. Field by field as documented there."""
+
+    id: str
+    session_id: str | None
+    name: str | None
+    title: str | None
+    service: str | None
+    user_id: str | None
+    conversation_id: str | None
+    state: str
+    phase: str
+    signal: str
+    waiting_for: str | None
+    outcome: str | None
+    end_reason: str | None
+    started_at: int
+    ended_at: int | None
+    last_seen_at: int
+    runs_count: int
+    spans: int
+    errors: int
+    traces_count: int
+    tasks_count: int
+    turns: int | None
+    model_calls: int
+    tool_calls: int
+    agents: tuple[str, ...]
+    models: tuple[str, ...]
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    cost: float | None
+    missing_spans: int | None
+    inferred: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDetail:
+    """A session with what its own page needs beside the rows."""
+
+    session: SessionRecord
+    runs: tuple[RunRecord, ...]
+    traces: tuple[bytes, ...]
+    tasks: tuple[TaskRecord, ...]
+    timeline: tuple[TimelineEntry, ...]
+    open_spans: tuple[OpenSpan, ...]
+    losses: Mapping[str, int]  # reason -> spans
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one commit changed, for whoever publishes it."""
+
+    sessions: tuple[SessionRecord, ...] = ()
+    rows: Mapping[str, tuple[SpanRow, ...]] = field(default_factory=dict[str, "tuple[SpanRow, ...]"])  # by session id
+    gone: tuple[str, ...] = ()  # ids of sessions that were merged into another or pruned

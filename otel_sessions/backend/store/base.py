@@ -1,0 +1,179 @@
+"""What a store does, by intent: the seam between the write path, the API and a database.
+
+One writer calls the writing methods, one call at a time; the reading methods may be called from any
+thread at any moment and see whole commits only. All methods block: callers use threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
+from otel_sessions.backend.records import (
+    Changes,
+    Gauge,
+    Request,
+    RunRecord,
+    SessionDetail,
+    SessionRecord,
+    SpanRow,
+    TimelineEntry,
+)
+
+__all__ = ["Hit", "SessionPage", "SessionQuery", "Store", "StoredLog", "StoredSpan", "Totals"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which sessions to list, newest first unless `sort` says otherwise; times are Unix ns."""
+
+    states: tuple[str, ...] = ()
+    text: str = ""  # substring of id, name, title, service, user, agents, models; case-insensitive
+    service: str | None = None
+    user: str | None = None
+    since: int | None = None
+    until: int | None = None
+    sort: str = "-started_at"  # a column of S, "-" for descending
+    limit: int = 50
+    after: str | None = None  # cursor of the page before
+    idle_before: int = 0  # sessions without any run that were last seen before this are idle
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One page of the list, and the cursor of the next."""
+
+    sessions: tuple[SessionRecord, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpan:
+    """One stored span in full: the message as it came, with what it belongs to."""
+
+    session_id: str  # ours
+    row: SpanRow
+    span: SpanMessage | None  # None while it is only announced
+    resource: Resource | None
+    scope: InstrumentationScope | None
+    schema_url: str
+    received_at: int
+    events: tuple[LogMessage, ...] = ()  # logs that bear this span's ids (its announcement among them)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLog:
+    """One stored log record in full."""
+
+    session_id: str
+    log: LogMessage
+    resource: Resource
+    scope: InstrumentationScope
+    schema_url: str
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One hit of a search."""
+
+    session_id: str
+    session_name: str | None
+    trace_id: bytes
+    span_id: bytes
+    name: str
+    start: int
+    snippet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the store holds."""
+
+    sessions: int
+    spans: int
+    logs: int
+    chunks: int
+    bytes_on_disk: int
+    sessions_by_state: dict[str, int]
+
+
+class Store(Protocol):
+    """A durable store of sessions, spans and logs."""
+
+    # --- writing: one writer -------------------------------------------------------------------
+
+    def append(
+        self,
+        requests: Sequence[Request],
+        runs: Sequence[RunRecord] = (),
+        timeline: Sequence[TimelineEntry] = (),
+        gauges: Sequence[Gauge] = (),
+    ) -> Changes:
+        """Store a batch in one transaction and return what changed; durable when it returns.
+
+        Idempotent: the same span, log, run, entry or gauge again changes nothing. Of two copies of a
+        span the ended one wins over the announced one, then the greater end, then the greater size.
+        Raises BackendError where the disk refuses; then nothing of the batch was stored.
+        """
+        ...
+
+    def note_process(self, process: str, base: int) -> None:
+        """Keep the smallest (arrival - elapsed) of a process, in Unix ns; durable with the next append."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun and release the files; idempotent."""
+        ...
+
+    # --- reading: any thread -----------------------------------------------------------------------
+
+    def open_runs(self) -> Sequence[RunRecord]:
+        """Return all runs that have not ended, for the start of the live view."""
+        ...
+
+    def runs(self, session_key: str) -> Sequence[RunRecord]:
+        """Return all runs of one session."""
+        ...
+
+    def process_bases(self) -> dict[str, int]:
+        """Return the smallest (arrival - elapsed), in Unix ns, of each process with an open run."""
+        ...
+
+    def sessions(self, query: SessionQuery) -> SessionPage:
+        """List sessions from their roll-up rows. Raises ValueError for an unknown sort or cursor."""
+        ...
+
+    def session(self, ref: str) -> SessionDetail | None:
+        """Return one session by our id, or by the emitter's session id where that is unique."""
+        ...
+
+    def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
+        """Return the index rows of one session by our id; with `after` only rows of a greater revision."""
+        ...
+
+    def span(self, trace_id: bytes, span_id: bytes) -> StoredSpan | None:
+        """Return one span in full."""
+        ...
+
+    def spans(self, session_id: str) -> Iterator[StoredSpan]:
+        """Iterate over all ended spans of a session in full, oldest start first within a chunk."""
+        ...
+
+    def logs(self, session_id: str) -> Iterator[StoredLog]:
+        """Iterate over all logs of a session in full."""
+        ...
+
+    def search(self, text: str, *, limit: int = 50, before: str | None = None) -> tuple[Sequence[Hit], str | None]:
+        """Find a substring, in any script, in names and contents, newest first; with a cursor to go on."""
+        ...
+
+    def totals(self) -> Totals:
+        """Count what is stored."""
+        ...
