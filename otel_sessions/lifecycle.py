@@ -164,7 +164,8 @@ def ending_for(exc: BaseException | None) -> Ending:
 
 def task_state_for(exc: BaseException | None) -> TaskState:
     """Tell the state of a task whose block was left by `exc`."""
-    if exc is not None and any(_is_timeout(leaf) for leaf in _leaves(exc)):
+    errors = [leaf for leaf in _leaves(exc) if _leaf_key(leaf) == "exception"] if exc is not None else []
+    if errors and all(_is_timeout(leaf) for leaf in errors):
         return TaskState.TIMED_OUT
     outcome = ending_for(exc).outcome
     return {Outcome.ERROR: TaskState.FAILED, Outcome.CANCELLED: TaskState.CANCELLED}.get(

@@ -68,7 +68,7 @@ SESSION_TAGS: Final = "otel_sessions.session.tags"
 SESSION_OUTCOME: Final = "otel_sessions.session.outcome"
 """string: ok, error, cancelled; absent where nobody knows."""
 SESSION_END_REASON: Final = "otel_sessions.session.end_reason"
-"""string: why the run ended, a value of lifecycle.EndReason. Its presence marks a run's root span as ended."""
+"""string: why the run ended, a value of lifecycle.EndReason. Its presence marks the root of a run that ended."""
 SESSION_MESSAGE: Final = "otel_sessions.session.message"
 """string: what was said about the end, where the outcome is not error (else it is the status description)."""
 SPANS_STARTED: Final = "otel_sessions.session.spans.started"
@@ -104,7 +104,10 @@ SYNTHETIC: Final = "otel_sessions.synthetic"
 # --- Ours: on every life cycle event ------------------------------------------------------------------
 
 PROCESS_ID: Final = "otel_sessions.process.id"
-"""string: random id of the sending process, renewed at fork (`service.instance.id` may be fixed by the environment)."""
+"""string: random id of the sending process, renewed at fork.
+
+`service.instance.id` will not do: the environment may fix one value for every process.
+"""
 SEQ: Final = "otel_sessions.seq"
 """int: number of this event in its process, from 1."""
 ELAPSED: Final = "otel_sessions.elapsed"
@@ -150,7 +153,7 @@ EVENTS: Final = frozenset(
     }
 )
 
-# --- Carriage between processes ------------------------------------------------------------------------------
+# --- Carriage between processes ---------------------------------------------------------------------------
 
 BAGGAGE_RUN: Final = "otel_sessions.run"
 """Baggage key beside `session.id`: hex span id of the run's root."""

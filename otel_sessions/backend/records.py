@@ -302,7 +302,7 @@ class SpanRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """The roll-up row of one session, kept at write time: S of the API. Field by field as documented there."""
+    """The roll-up row of one session, kept at write time: S of the API, field by field."""
 
     id: str
     session_id: str | None
@@ -357,5 +357,7 @@ class Changes:
     """What one commit changed, for whoever publishes it."""
 
     sessions: tuple[SessionRecord, ...] = ()
-    rows: Mapping[str, tuple[SpanRow, ...]] = field(default_factory=dict[str, "tuple[SpanRow, ...]"])  # by session id
+    rows: Mapping[str, tuple[SpanRow, ...]] = field(
+        default_factory=dict[str, "tuple[SpanRow, ...]"]
+    )  # by session id
     gone: tuple[str, ...] = ()  # ids of sessions that were merged into another or pruned

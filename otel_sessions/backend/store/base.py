@@ -170,7 +170,9 @@ class Store(Protocol):
         """Iterate over all logs of a session in full."""
         ...
 
-    def search(self, text: str, *, limit: int = 50, before: str | None = None) -> tuple[Sequence[Hit], str | None]:
+    def search(
+        self, text: str, *, limit: int = 50, before: str | None = None
+    ) -> tuple[Sequence[Hit], str | None]:
         """Find a substring, in any script, in names and contents, newest first; with a cursor to go on."""
         ...
 
