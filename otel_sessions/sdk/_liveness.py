@@ -1,0 +1,332 @@
+"""Tells the world which runs of this process are alive: start, heartbeats, states, open spans, ends.
+
+`Liveness` keeps the open runs and decides what is due; `_sender.py` owns the thread, `_events.py` the
+words. Every public method only notes something and returns. All else happens in the sender's thread,
+the enforcement of `timeout` and `idle_timeout` included.
+
+Heartbeats are fresh only by `seq` and `elapsed`: `seq` counts the events of this process, `elapsed` is
+its age on a clock that goes on while the machine sleeps. A forked child is another process: it starts
+with no run, a new process id, and counts from 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from otel_sessions import semconv
+from otel_sessions.errors import ConfigurationError
+from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
+from otel_sessions.sdk import _events
+from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
+from otel_sessions.sdk._events import Event, Origin, Stamp
+from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._outbox import SECOND, Pacing
+from otel_sessions.sdk._process import process_id
+from otel_sessions.sdk._run import Run
+from otel_sessions.sdk._sender import EventStats, Sender, start_thread
+from otel_sessions.sdk._transport import Transport, open_transport
+
+__all__ = ["Clocks", "EventSettings", "EventStats", "Liveness"]
+
+_SWEEP: Final = SECOND // 2
+"""How often open runs are looked at: half the second after which an open span is announced."""
+_ANNOUNCED_AT_ONCE: Final = 1000
+"""Open spans of one run that are looked at; what is beyond is announced when older ones have ended."""
+_NEVER: Final = 2**63 - 1
+
+_Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EventSettings:
+    """What the life cycle events need to know; times in seconds.
+
+    `endpoint` None with exporter `otlp` is the default endpoint. `announce_after` is the age at which an
+    open span is told of. Raises ConfigurationError where the lease would end between two heartbeats.
+    """
+
+    exporter: Exporter = "otlp"
+    endpoint: Endpoint = field(default_factory=lambda: resolve_endpoint("logs", {}))
+    heartbeat: float = 5.0
+    lease: float = 120.0
+    announce_after: float = 1.0
+    queue: int = 16_384
+    request_bytes: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if not 0 < self.heartbeat < self.lease < float("inf"):
+            raise ConfigurationError(
+                f"OTEL_SESSIONS_HEARTBEAT={self.heartbeat:g} and OTEL_SESSIONS_LEASE={self.lease:g}: "
+                "give seconds, with a lease longer than a heartbeat; several times as long is wise"
+            )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> EventSettings:
+        """Read the settings; raise ConfigurationError with the name of a variable that makes no sense."""
+        exporter = resolve_exporter("logs", environ)
+        return cls(
+            exporter=exporter,
+            endpoint=resolve_endpoint("logs", environ if exporter == "otlp" else {}),
+            heartbeat=_seconds(environ, "OTEL_SESSIONS_HEARTBEAT", 5.0),
+            lease=_seconds(environ, "OTEL_SESSIONS_LEASE", 120.0),
+        )
+
+
+def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float:
+    value = environ.get(variable, "").strip()
+    try:
+        return float(value) if value else default
+    except ValueError as error:
+        raise ConfigurationError(f"{variable}={value!r} is no number of seconds") from error
+
+
+def _age_clock() -> int:
+    return time.monotonic_ns()
+
+
+def _age_clock_with_suspend() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The three clocks, in ns: Unix time, monotonic time, and one that goes on while the machine sleeps."""
+
+    wall: Callable[[], int] = time.time_ns
+    monotonic: Callable[[], int] = time.monotonic_ns
+    age: Callable[[], int] = _age_clock_with_suspend if hasattr(time, "CLOCK_BOOTTIME") else _age_clock
+
+
+@dataclass(slots=True, eq=False)
+class _OpenRun:
+    """An open run, and what was told of it; but for its making, only the sender's thread writes here."""
+
+    run: Run
+    opened_at: int
+    silent: bool
+    announced: bool
+    beat_wanted: bool
+    told: set[int] = field(default_factory=set[int])
+    seen: int = -1
+    timed_out: bool = False
+
+
+class Liveness:
+    """The reporter of a process's runs. One per process; safe to call from any thread, at any time."""
+
+    def __init__(
+        self,
+        *,
+        settings: EventSettings,
+        resource_attributes: Mapping[str, Any],
+        clocks: Clocks | None = None,
+        new_process_id: Callable[[], str] = process_id,
+        connect: Callable[[], Transport] | None = None,
+        spawn: Callable[[Callable[[], None]], threading.Thread] = start_thread,
+    ) -> None:
+        """Make a reporter that has not started.
+
+        `new_process_id` is asked again in a forked child; `connect` opens the transport, in the thread
+        that `spawn` starts.
+        """
+        self._settings = settings
+        self._resource_attributes = resource_attributes
+        self._clocks = clocks or Clocks()
+        self._new_process_id = new_process_id
+        otlp = settings.exporter == "otlp"
+        endpoint = settings.endpoint if otlp else None
+        self._sender = Sender(
+            self,
+            connect=connect or (lambda: open_transport(endpoint)),
+            resource=lambda: self._resource_attributes,
+            origin=lambda: self._origin,
+            address=settings.endpoint.address if otlp else settings.exporter,
+            hint=settings.endpoint.doubt if otlp else None,
+            stopped="OTEL_LOGS_EXPORTER=none" if settings.exporter == "none" else None,
+            clock=self._clocks.monotonic,
+            spawn=spawn,
+            timeout=min(settings.endpoint.timeout, settings.lease / 4),
+            queue=settings.queue,
+            request_bytes=settings.request_bytes,
+            pacing=Pacing(longest=settings.heartbeat, obeyed=settings.lease / 2),
+        )
+        self._reset()
+
+    def _reset(self) -> None:
+        self._origin = Origin(self._new_process_id(), self._settings.heartbeat, self._settings.lease)
+        self._born = self._clocks.age()
+        self._seq = itertools.count(1)
+        self._open: dict[_Key, _OpenRun] = {}
+        self._lock = threading.RLock()
+        self._next_beat = 0
+        self._next_sweep = 0
+
+    @property
+    def process_id(self) -> str:
+        """Return this process's random id, which roots bear too; a forked child has another."""
+        return self._origin.process_id
+
+    # --- For any thread: return at once ---------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread early; it starts by itself at the first run otherwise."""
+        self._sender.start()
+
+    def opened(self, run: Run) -> None:
+        """Tell at once that a run began, with its first heartbeat. A run opens once."""
+        if run.phase is Phase.ENDED:
+            return
+        key = _key(run)
+        silent = not run.sampled
+        event = None if silent or run.child else _events.session_start(run, self._stamp())
+        with self._lock:
+            if key in self._open:
+                return
+            told = event is None or not self._sender.put(event)
+            self._open[key] = _OpenRun(
+                run, self._clocks.monotonic(), silent, announced=told, beat_wanted=told
+            )
+        if told:
+            self._sender.wake()
+
+    def changed(self, run: Run) -> None:
+        """Tell at once that an open run began to wait, or goes on."""
+        if not run.sampled:
+            return
+        event = _events.session_state(run, self._stamp())
+        with self._lock:
+            if _key(run) in self._open:
+                self._sender.put(event)
+
+    def ended(self, run: Run, outcome: Outcome | None, reason: EndReason | None, at_ns: int) -> None:
+        """Tell at once that an open run ended at `at_ns` (Unix), with its counts; no heartbeat follows.
+
+        A child process has no end to tell. It sends its counts a last time, as a heartbeat.
+        """
+        stamp = self._stamp()
+        if run.child:
+            event = _events.heartbeat(run, stamp)
+        else:
+            event = _events.session_end(run, stamp, outcome, reason, at_ns)
+        with self._lock:
+            if self._open.pop(_key(run), None) is not None and run.sampled:
+                self._sender.put(event)
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until all was sent, or `deadline` (`time.monotonic()`); True if all was accepted."""
+        return self._sender.flush(deadline)
+
+    def close(self, deadline: float) -> None:
+        """Flush and end the thread by `deadline` (`time.monotonic()`); what comes later is dropped."""
+        self._sender.close(deadline)
+
+    def stats(self) -> EventStats:
+        """Tell what became of the events of this process."""
+        return self._sender.stats()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in a forked child: its parent's runs, queue, thread and process id are not its own."""
+        self._reset()
+        self._sender.after_fork_in_child()
+
+    # --- For the sender's thread (`_outbox.Work`) --------------------------------------------------
+
+    def tick(self, now: int) -> int:
+        """Do what is due at `now`; return when something is due again."""
+        if not self._open:
+            return _NEVER
+        if now >= self._next_beat:
+            self._next_beat = now + int(self._settings.heartbeat * SECOND)
+            for entry in self._entries():
+                entry.beat_wanted = True
+        if now >= self._next_sweep:
+            deadlines = [self._look_at(entry, now) for entry in self._entries()]
+            self._next_sweep = min(now + _SWEEP, *deadlines, _NEVER)
+        return min(self._next_beat, self._next_sweep)
+
+    def accompany(self, event: Event) -> Event | None:
+        """Return the first heartbeat of the run that `event` announces; from now on it may have others."""
+        if event.name not in (semconv.EVENT_SESSION_START, semconv.EVENT_SESSION_RESUMED):
+            return None
+        entry = self._open.get((event.session_id, event.span_id))
+        if entry is None:
+            return None
+        entry.announced, entry.beat_wanted = True, False
+        return self._beat(entry)
+
+    def beats(self) -> Iterator[Event]:
+        """Make the heartbeats that are due, one by one."""
+        for entry in self._entries():
+            if entry.beat_wanted and entry.announced and not entry.silent and _key(entry.run) in self._open:
+                entry.beat_wanted = False
+                beat = self._beat(entry)
+                if beat is not None:
+                    yield beat
+
+    def beat_again(self, at: int) -> None:
+        """Make all heartbeats anew at `at`: the last ones were not taken."""
+        self._next_beat = min(self._next_beat, at)
+
+    def _look_at(self, entry: _OpenRun, now: int) -> int:
+        """Announce spans and enforce time limits of one run; return when it must be looked at again."""
+        with guard("look after an open session"):
+            if not entry.silent:
+                self._announce(entry)
+            return self._enforce(entry, now)
+        return _NEVER
+
+    def _announce(self, entry: _OpenRun) -> None:
+        run = entry.run
+        started = run.counts().started
+        if started == entry.seen:
+            return
+        oldest = self._clocks.wall() - int(self._settings.announce_after * SECOND)
+        spans = run.open_spans(_ANNOUNCED_AT_ONCE)
+        entry.told &= {span.span_id for span in spans}
+        for span in spans:
+            if span.start <= oldest and span.span_id not in entry.told:
+                entry.told.add(span.span_id)
+                self._sender.put(_events.span_start(run, span, self._stamp()))
+        if len(entry.told) == len(spans):
+            entry.seen = started
+
+    def _enforce(self, entry: _OpenRun, now: int) -> int:
+        run, due = entry.run, _NEVER
+        if entry.timed_out:
+            return due
+        if run.timeout is not None:
+            due = entry.opened_at + int(run.timeout * SECOND)
+            if now >= due:
+                return self._time_out(entry, "timeout")
+        if run.idle_timeout is not None:
+            idle_until = max(entry.opened_at, run.last_activity()) + int(run.idle_timeout * SECOND)
+            if now < idle_until:
+                due = min(due, idle_until)
+            elif not run.busy():
+                return self._time_out(entry, "idle_timeout")
+        return due
+
+    def _time_out(self, entry: _OpenRun, ending: str) -> int:
+        entry.timed_out = True
+        entry.run.time_out(ENDINGS[ending])
+        return _NEVER
+
+    def _beat(self, entry: _OpenRun) -> Event | None:
+        with guard("make a heartbeat"):
+            return _events.heartbeat(entry.run, self._stamp())
+        return None
+
+    def _entries(self) -> list[_OpenRun]:
+        return list(self._open.values())
+
+    def _stamp(self) -> Stamp:
+        return Stamp(next(self._seq), self._clocks.age() - self._born, self._clocks.wall())
+
+
+def _key(run: Run) -> _Key:
+    return run.session_id, run.span_id

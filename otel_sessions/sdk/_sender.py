@@ -1,0 +1,350 @@
+"""The one thread of a process that sends life cycle events, whatever its number of runs.
+
+Callers put events on a queue and return; the thread encodes, sends and retries them (`_outbox.py`), and
+does what the runs need in between (`Work`). The thread is a daemon: nothing waits for it but `flush` and
+`close`, which keep their deadline even when the target hangs.
+
+The queue is a SimpleQueue because its `put` may interrupt itself: a session is also ended by finalisers
+and signal handlers, which run in the midst of anything.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from opentelemetry import context
+
+from otel_sessions.sdk._events import Event, Origin
+from otel_sessions.sdk._guard import guard, say_once
+from otel_sessions.sdk._outbox import SECOND, Batch, Outbox, Pacing, Work
+from otel_sessions.sdk._transport import Answer, Transport, Verdict
+
+__all__ = ["EventStats", "Sender", "start_thread"]
+
+_FLUSH_PACE: Final = 0.25
+"""Seconds between tries while somebody waits in `flush`."""
+_PAUSE_AFTER_FAULT: Final = 1.0
+_SUPPRESS: Final = "suppress_instrumentation"
+"""Context key by which the contrib instrumentations of requests and grpc know telemetry's own calls."""
+_LONGEST_SLEEP: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EventStats:
+    """What became of the life cycle events of this process.
+
+    `sent`: records that the target accepted, heartbeats included. `failed`: events that it refused for
+    good. `dropped`: events never sent, because the queue was full, events are stopped or the sender was
+    closed. `queued`: events that wait. `unsent_heartbeats` are not lost: the next one replaces them.
+    `stopped` says why no event is sent any more. `answering` is None before the first request.
+    """
+
+    sent: int = 0
+    failed: int = 0
+    dropped: int = 0
+    queued: int = 0
+    unsent_heartbeats: int = 0
+    stopped: str | None = None
+    endpoint: str | None = None
+    answering: bool | None = None
+    last_error: str | None = None
+
+
+def start_thread(run: Callable[[], None]) -> threading.Thread:
+    """Start the sender's thread: a daemon, for the process must never wait for it."""
+    thread = threading.Thread(target=run, name="otel-sessions-events", daemon=True)
+    thread.start()
+    return thread
+
+
+class _Flush:
+    """Somebody who waits until what he put on the queue has left."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.mark = 0
+        self.ok = False
+        self.done = threading.Event()
+
+
+class Sender:
+    """Takes events from any thread and sends them from its own."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        connect: Callable[[], Transport],
+        resource: Callable[[], Mapping[str, Any]],
+        origin: Callable[[], Origin],
+        address: str | None,
+        hint: str | None = None,
+        stopped: str | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        spawn: Callable[[Callable[[], None]], threading.Thread] | None = None,
+        timeout: float = 10.0,
+        queue: int = 16_384,
+        request_bytes: int = 1024 * 1024,
+        pacing: Pacing | None = None,
+    ) -> None:
+        """Make a sender that has not started.
+
+        `stopped` says from the start why nothing is to be sent; `hint` is added to complaints about the
+        target at `address`; `timeout` (s) is for one request.
+        """
+        self._work = work
+        self._connect = connect
+        self._resource = resource
+        self._origin = origin
+        self._address = address
+        self._hint = hint
+        self._stopped_from_start = stopped
+        self._clock = clock
+        self._spawn = spawn or start_thread
+        self._timeout = timeout
+        self._limit = queue
+        self._request_bytes = request_bytes
+        self._pacing = pacing or Pacing()
+        self._inherited: list[Transport] = []
+        self._transport: Transport | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        # Connections of a parent process are kept, unused: closing them here would end them there.
+        if self._transport is not None:
+            self._inherited.append(self._transport)
+        self._transport = None
+        self._inbox: SimpleQueue[Event | _Flush | None] = SimpleQueue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._overflow = 0
+        self._lost_at_flush = 0
+        self._flushes: list[_Flush] = []
+        self._record: Callable[[Event], Any] | None = None
+        self._request: Callable[[Batch], bytes] | None = None
+        self._outbox = Outbox(
+            self._work,
+            self._encoded,
+            limit=self._limit,
+            request_bytes=self._request_bytes,
+            pacing=self._pacing,
+        )
+        self._outbox.tally.stopped = self._stopped_from_start
+
+    # --- For any thread: return at once ---------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, so that it has imported what it needs before anybody is in a hurry."""
+        thread = self._thread
+        if self._closed or (thread is not None and thread.is_alive()):
+            return
+        # Whoever finds the lock taken, a finaliser inside `start` among them, leaves it to its holder.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = self._spawn(self._run)
+        except RuntimeError as error:  # no thread can be started while the interpreter shuts down
+            self._thread = None
+            say_once(("events", "thread", self._address), "life cycle events are not sent: %s", error)
+        finally:
+            self._lock.release()
+
+    def put(self, event: Event) -> bool:
+        """Queue an event; False if it was dropped, and counted, at once."""
+        if self._closed or self._inbox.qsize() >= self._limit:
+            with self._lock:
+                self._overflow += 1
+            return False
+        self._inbox.put(event)
+        self.start()
+        return True
+
+    def wake(self) -> None:
+        """Let the thread look for work now."""
+        self._inbox.put(None)
+        self.start()
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until all that is queued has left, or until `deadline` (`time.monotonic()`).
+
+        True only if the target accepted all of it, and nothing was lost since the flush before.
+        """
+        if self._closed or self._thread is threading.current_thread():
+            return False
+        flush = _Flush(deadline)
+        self._inbox.put(flush)
+        self.start()
+        flush.done.wait(max(0.0, deadline - time.monotonic()))
+        return flush.ok
+
+    def close(self, deadline: float) -> None:
+        """Flush, end the thread and let go of the connection, by `deadline` (`time.monotonic()`)."""
+        if self._closed:
+            return
+        if self._thread is not None or not self._inbox.empty():
+            self.flush(deadline)
+        self._closed = True
+        self._inbox.put(None)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def stats(self) -> EventStats:
+        """Tell what became of the events."""
+        tally = self._outbox.tally
+        return EventStats(
+            sent=tally.sent,
+            failed=tally.failed,
+            dropped=tally.dropped + self._overflow,
+            queued=len(self._outbox) + self._inbox.qsize(),
+            unsent_heartbeats=tally.unsent_beats,
+            stopped=tally.stopped,
+            endpoint=self._address,
+            answering=tally.answering,
+            last_error=tally.last_error,
+        )
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in a forked child: its parent has the thread, the connection and what was queued."""
+        self._reset()
+
+    # --- The thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        context.attach(context.set_value(_SUPPRESS, True))
+        sleep = 0.0
+        with guard("prepare to send life cycle events"):
+            self._prepare()
+        while not self._closed:
+            self._drain(sleep)
+            sleep = _PAUSE_AFTER_FAULT
+            with guard("send life cycle events"):
+                sleep = self.turn()
+        if self._transport is not None:
+            with guard("close the connection of life cycle events"):
+                self._transport.close()
+
+    def turn(self) -> float:
+        """Do all that is due now; return for how many seconds nothing will be."""
+        now = self._clock()
+        due = self._work.tick(now)
+        self._drain(0)
+        if self._flushes:
+            self._outbox.hurry(now)
+        while self._outbox.ready(self._clock()):
+            batch = self._outbox.next_batch()
+            if batch is None or not self._outbox.settle(batch, self._send(batch), self._clock()):
+                break
+        self._answer_flushes()
+        now = self._clock()
+        if now < self._outbox.not_before:
+            due = min(due, self._outbox.not_before)
+        longest = _FLUSH_PACE if self._flushes else _LONGEST_SLEEP
+        return min(longest, max(0.0, (due - now) / SECOND))
+
+    def _drain(self, sleep: float) -> None:
+        """Take what is queued; wait up to `sleep` seconds for the first item."""
+        try:
+            item = self._inbox.get(timeout=sleep) if sleep else self._inbox.get_nowait()
+            while True:
+                if isinstance(item, Event):
+                    self._outbox.add(item)
+                elif item is not None:
+                    item.mark = self._outbox.added
+                    self._flushes.append(item)
+                item = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _send(self, batch: Batch) -> Answer:
+        answer = Answer(Verdict.AGAIN, "a fault of otel_sessions, see its log line", reached=False)
+        with guard("send a request of life cycle events"):
+            try:
+                if self._transport is None:
+                    self._prepare()
+                if self._transport is not None and self._request is not None:
+                    answer = self._transport.send(self._request(batch), self._timeout)
+            except OSError as error:  # a certificate that can't be read, a proxy that makes no sense
+                answer = Answer(Verdict.AGAIN, f"{type(error).__name__}: {error}", reached=False)
+        self._report(answer)
+        return answer
+
+    def _prepare(self) -> None:
+        """Import what sending needs, and open the transport: slow, hence here and early."""
+        if self._stopped_from_start is not None or self._transport is not None:
+            return
+        from otel_sessions.sdk import _encode  # noqa: PLC0415 - protobuf is for this thread only
+
+        resource = _encode.to_resource(self._resource())
+        self._request = lambda batch: _encode.to_request(batch.records, resource)
+        self._record = lambda event: _encode.to_record(event, self._origin())
+        self._transport = self._connect()
+
+    def _encoded(self, event: Event) -> Any:
+        with guard("encode a life cycle event"):
+            if self._record is None:
+                self._prepare()
+            return None if self._record is None else self._record(event)
+        return None
+
+    def _answer_flushes(self) -> None:
+        if not self._flushes:
+            return
+        tally = self._outbox.tally
+        lost = tally.failed + tally.dropped + self._overflow
+        whole = self._stopped_from_start is not None or (
+            tally.stopped is None and lost == self._lost_at_flush
+        )
+        waiting: list[_Flush] = []
+        for flush in self._flushes:
+            if self._outbox.passed(flush.mark):
+                flush.ok = whole
+                self._lost_at_flush = lost
+                flush.done.set()
+            elif time.monotonic() < flush.deadline:
+                waiting.append(flush)
+        self._flushes = waiting
+
+    # --- One line for each kind of trouble ------------------------------------------------------------
+
+    def _report(self, answer: Answer) -> None:
+        hint = "" if self._hint is None or answer.verdict is Verdict.ACCEPTED else f" ({self._hint})"
+        where, what = self._address, answer.detail + hint
+        if answer.verdict is Verdict.AGAIN:
+            say_once(
+                ("events", "again", self._address),
+                "%s does not take life cycle events now: %s. They are kept and sent again",
+                where,
+                what,
+            )
+        elif answer.verdict is Verdict.REFUSED:
+            say_once(
+                ("events", "refused", self._address),
+                "%s refused life cycle events, which are lost: %s",
+                where,
+                what,
+            )
+        elif answer.verdict is Verdict.UNSUPPORTED:
+            say_once(
+                ("events", "unsupported", self._address),
+                "%s takes no logs: %s. No life cycle events are sent any more: spans still arrive, but "
+                "nobody can tell whether a session is alive, or which spans are open. "
+                "OTEL_LOGS_EXPORTER=none avoids this line",
+                where,
+                what,
+            )
+        elif answer.rejected or answer.detail:
+            say_once(
+                ("events", "partial", self._address),
+                "%s took life cycle events but for %d: %s",
+                where,
+                answer.rejected,
+                what,
+            )
