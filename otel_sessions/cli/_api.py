@@ -1,0 +1,97 @@
+"""The backend's own API as a command reads it: JSON over HTTP, one clear error where it can't.
+
+Proxies are not asked: the backend is on this machine as a rule, and a proxy would answer in its stead.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+from otel_sessions.errors import ConfigurationError, EndpointError
+
+__all__ = ["Api"]
+
+TIMEOUT: Final = 10.0
+_UNAUTHORIZED: Final = (401, 403)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API of the backend at `url` (`http://127.0.0.1:4318`)."""
+
+    url: str
+    token: str | None = None
+
+    def sessions(self, limit: int = 20) -> dict[str, Any]:
+        """Return the list of sessions, newest first."""
+        return self._found(self._get("/sessions", limit=limit), "sessions")
+
+    def session(self, session_id: str) -> dict[str, Any] | None:
+        """Return one session, or None where the backend knows no such id."""
+        return self._get(f"/sessions/{quote(session_id, safe='')}")
+
+    def rows(self, session_id: str) -> dict[str, Any]:
+        """Return the spans of a session by columns."""
+        path = f"/sessions/{quote(session_id, safe='')}/rows"
+        return self._found(self._get(path), path)
+
+    def page(self, session_id: str | None = None) -> str:
+        """Return the address of the page, or of one session on it."""
+        return self.url.rstrip("/") + "/sessions" + (f"/{quote(session_id, safe='')}" if session_id else "")
+
+    def _found(self, document: dict[str, Any] | None, what: str) -> dict[str, Any]:
+        if document is None:
+            raise EndpointError(f"{self.url} has no {what}: it is no otel-sessions backend")
+        return document
+
+    def _get(self, path: str, **query: object) -> dict[str, Any] | None:
+        status, text = self._exchange(f"/api/v1{path}?{urlencode(query)}" if query else f"/api/v1{path}")
+        try:
+            document: object = json.loads(text)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise EndpointError(
+                f"{self.url} answers, but is no otel-sessions backend (status {status}, no JSON)"
+            )
+        answer = cast("dict[str, Any]", document)
+        if status == http.client.OK:
+            return answer
+        if status == http.client.NOT_FOUND:
+            return None
+        if status in _UNAUTHORIZED:
+            raise EndpointError(f"{self.url} asks for a token; give --token or set OTEL_SESSIONS_TOKEN")
+        detail = answer.get("detail") or answer.get("title") or "no detail"
+        raise EndpointError(f"{self.url} answered {status}: {detail}")
+
+    def _exchange(self, path: str) -> tuple[int, str]:
+        connection = self._connection()
+        headers = {"Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        try:
+            connection.request("GET", urlsplit(self.url).path.rstrip("/") + path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise EndpointError(
+                f"no backend answers at {self.url} ({error}); start one with `otel-sessions serve`, "
+                "or name another with --url"
+            ) from error
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self.url)
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ConfigurationError(f"{self.url} is no address: {error}") from error
+        if parts.scheme not in kinds or not parts.hostname:
+            raise ConfigurationError(f"{self.url} is no address of a backend; say http://127.0.0.1:4318")
+        return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT)

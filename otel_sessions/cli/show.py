@@ -1,0 +1,106 @@
+"""`otel-sessions show`: a session as a tree in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_sessions.errors import EndpointError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from otel_sessions.cli._api import Api
+
+__all__ = ["configure", "run"]
+
+_PIPE_WIDTH: Final = 250  # columns where nobody's terminal is: a file should not lose the end of a name
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = "Show a session as a tree: the newest, or the one named."
+    parser.add_argument("session", metavar="SESSION", nargs="?", help="id of a session (default: the newest)")
+    parser.add_argument("--list", action="store_true", help="list the recent sessions instead")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, default=20, help="how many to list (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the API's answer instead of a drawing")
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("OTEL_SESSIONS_URL") or "http://127.0.0.1:4318",
+        help="the backend (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token",
+        default=os.environ.get("OTEL_SESSIONS_TOKEN"),
+        help="bearer token (default: $OTEL_SESSIONS_TOKEN)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show what was asked for."""
+    from otel_sessions.cli._api import Api
+
+    api = Api(args.url, args.token)
+    if args.list:
+        return _show_list(api, args.limit, as_json=args.json)
+    return _show_session(api, args.session, as_json=args.json)
+
+
+def _show_list(api: Api, limit: int, *, as_json: bool) -> int:
+    answer = api.sessions(limit)
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+        return 0
+    from otel_sessions.cli._drawing import session_list
+
+    if answer["sessions"]:
+        _console().print(session_list(answer["sessions"], int(answer["now"])))
+    else:
+        print(f"No session yet at {api.url}. Send it telemetry, or try `otel-sessions demo`.")
+    return 0
+
+
+def _show_session(api: Api, wanted: str | None, *, as_json: bool) -> int:
+    session = _find(api, wanted)
+    rows = api.rows(session["id"])
+    if as_json:
+        print(json.dumps({**session, "rows": rows}, ensure_ascii=False, indent=2))
+        return 0
+    from otel_sessions.cli._drawing import lines, session_summary, span_tree
+
+    console = _console()
+    now = int(session["now"])
+    for line in session_summary(session, now):
+        console.print(line)
+    console.print(api.page(session["id"]), style="dim", soft_wrap=True, highlight=False)
+    console.print()
+    console.print(span_tree(lines(rows), now, alive=session["state"] in ("running", "waiting")))
+    return 0
+
+
+def _find(api: Api, wanted: str | None) -> dict[str, Any]:
+    if wanted is None:
+        newest = api.sessions(limit=1)["sessions"]
+        if not newest:
+            raise EndpointError(
+                f"no session yet at {api.url}; send it telemetry, or try `otel-sessions demo`"
+            )
+        wanted = str(newest[0]["id"])
+    session = api.session(wanted)
+    if session is None:
+        raise EndpointError(
+            f"no session {wanted!r} at {api.url}; `otel-sessions show --list` lists the recent ones"
+        )
+    return session
+
+
+def _console() -> Console:
+    """Make a console: colours and the terminal's width on a terminal, neither elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH, no_color=True)
