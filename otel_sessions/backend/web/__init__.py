@@ -1,0 +1,1 @@
+"""The page: its shell, its files, and who may ask for them."""

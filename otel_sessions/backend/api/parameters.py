@@ -1,0 +1,108 @@
+"""What stands in a query or a path, read strictly: a value that means nothing is a 400 that names what does.
+
+Parameters nobody knows are ignored: a page and its JSON twin share one query string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from otel_sessions.backend.api.problems import ProblemError
+from otel_sessions.backend.store.base import SessionQuery
+from otel_sessions.lifecycle import State
+
+__all__ = ["LIMIT_MAX", "SORTS", "STATES", "limit_of", "revision_of", "session_query", "span_ids", "time_of"]
+
+LIMIT_DEFAULT: Final = 50
+LIMIT_MAX: Final = 500
+MAX_INT64: Final = 2**63 - 1
+
+STATES: Final = tuple(state.value for state in State)
+
+SORTS: Final = (
+    "started_at",
+    "last_seen_at",
+    "ended_at",
+)
+"""Columns to sort by, ascending; with "-" before, descending."""
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
+_SPAN_ID = re.compile(r"[0-9a-fA-F]{16}")
+
+
+def session_query(query: Mapping[str, str], *, idle_before: int) -> SessionQuery:
+    """Read the filter of the list of sessions. Raises ProblemError (400) for a value without meaning."""
+    return SessionQuery(
+        states=_states(query.get("state", "")),
+        text=query.get("q", "").strip(),
+        service=query.get("service") or None,
+        user=query.get("user") or None,
+        since=time_of(query, "since"),
+        until=time_of(query, "until"),
+        sort=_choice("sort", query.get("sort") or "-started_at", [*SORTS, *(f"-{name}" for name in SORTS)]),
+        limit=limit_of(query),
+        after=query.get("after") or None,
+        idle_before=idle_before,
+    )
+
+
+def limit_of(query: Mapping[str, str]) -> int:
+    """Read `limit`: how many items a page holds."""
+    limit = _integer(query, "limit", f"a whole number from 1 to {LIMIT_MAX}")
+    if limit is None:
+        return LIMIT_DEFAULT
+    if not 1 <= limit <= LIMIT_MAX:
+        raise _unreadable("limit", str(limit), f"a whole number from 1 to {LIMIT_MAX}")
+    return limit
+
+
+def time_of(query: Mapping[str, str], name: str) -> int | None:
+    """Read a time in Unix nanoseconds."""
+    return _integer(query, name, "a time in Unix nanoseconds")
+
+
+def revision_of(query: Mapping[str, str]) -> int | None:
+    """Read `after` as a revision: the `revision` of an earlier answer."""
+    return _integer(query, "after", "the `revision` of an earlier answer")
+
+
+def span_ids(path: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Read the two ids of a span from the path."""
+    trace_id, span_id = path["trace_id"], path["span_id"]
+    if not _TRACE_ID.fullmatch(trace_id):
+        raise _unreadable("trace_id", trace_id, "32 hexadecimal digits")
+    if not _SPAN_ID.fullmatch(span_id):
+        raise _unreadable("span_id", span_id, "16 hexadecimal digits")
+    return bytes.fromhex(trace_id), bytes.fromhex(span_id)
+
+
+def _states(value: str) -> tuple[str, ...]:
+    names = [name for name in (part.strip() for part in value.split(",")) if name]
+    return tuple(_choice("state", name, STATES) for name in dict.fromkeys(names))
+
+
+def _choice(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ProblemError(
+            400,
+            f"{name}={value} is unknown; allowed: {', '.join(allowed)}.",
+            parameter=name,
+            allowed=list(allowed),
+        )
+    return value
+
+
+def _integer(query: Mapping[str, str], name: str, meaning: str) -> int | None:
+    value = query.get(name, "")
+    if not value:
+        return None
+    if not _DIGITS.fullmatch(value) or int(value) > MAX_INT64:
+        raise _unreadable(name, value, meaning)
+    return int(value)
+
+
+def _unreadable(name: str, value: str, meaning: str) -> ProblemError:
+    return ProblemError(400, f"{name}={value} is not {meaning}.", parameter=name, allowed=meaning)
