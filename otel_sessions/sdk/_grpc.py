@@ -6,7 +6,7 @@ A raw unary call with bytes: the request is serialised once, as for HTTP.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -17,7 +17,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from otel_sessions.sdk._endpoint import Compression, Endpoint
 from otel_sessions.sdk._transport import USER_AGENT, Answer, Verdict
 
-__all__ = ["GrpcTransport"]
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+__all__ = ["GrpcTransport", "open_span_exporter"]
 
 _METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
@@ -116,3 +119,11 @@ def _retry_delay(metadata: Any) -> float | None:
         except (DecodeError, ValueError):
             return None
     return None
+
+
+def open_span_exporter(endpoint: Endpoint) -> SpanExporter:
+    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers, timeout and TLS from the environment."""
+    # Inside, because events alone do without it.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint=endpoint.url, insecure=endpoint.insecure)

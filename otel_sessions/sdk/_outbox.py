@@ -65,10 +65,14 @@ class Pacing:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One request: `events` from the head of the queue and `beats` heartbeats, as encoded `records`."""
+    """One request: `events` from the head of the queue and `beats` heartbeats, as encoded `records`.
+
+    `unfit` of the events could not be encoded and are lost when the others have left.
+    """
 
     events: int
     beats: int
+    unfit: int
     records: tuple[Any, ...]
 
 
@@ -79,6 +83,7 @@ class _Cargo:
     limit: int
     events: int = 0
     beats: int = 0
+    unfit: int = 0
     size: int = 0
     records: list[Any] = field(default_factory=list[Any])
 
@@ -179,12 +184,11 @@ class Outbox:
             if cargo.events == len(self._pending):
                 self._load_beats(cargo)
             if cargo.records:
-                return Batch(cargo.events, cargo.beats, tuple(cargo.records))
+                return Batch(cargo.events, cargo.beats, cargo.unfit, tuple(cargo.records))
             if not cargo.events:
                 return None
-            # None of them could be encoded.
             self._leave(cargo.events)
-            self.tally.failed += cargo.events
+            self.tally.failed += cargo.unfit
 
     def settle(self, batch: Batch, answer: Answer, now: int) -> bool:
         """Draw the consequences of an answer; tell whether to go on with the next request at once."""
@@ -205,7 +209,7 @@ class Outbox:
             return True
         rejected = min(answer.rejected, len(batch.records))
         self.tally.sent += len(batch.records) - rejected
-        self.tally.failed += rejected
+        self.tally.failed += rejected + batch.unfit
         if answer.rejected or answer.detail:
             self.tally.last_error = f"{answer.rejected} of {len(batch.records)} refused: {answer.detail}"
         return True
@@ -221,7 +225,7 @@ class Outbox:
             if cargo.full:
                 return
             cargo.events += 1
-            cargo.load(self._encode(event))
+            cargo.unfit += not cargo.load(self._encode(event))
             beat = self._work.accompany(event)
             if beat is not None:
                 cargo.beats += cargo.load(self._encode(beat))

@@ -109,7 +109,8 @@ class HttpTransport:
         self._endpoint = endpoint
         self._compress = _COMPRESSORS[endpoint.compression]
         self._session = requests.Session()
-        self._session.verify = endpoint.certificate or True
+        # Given with each request: the session's own would yield to REQUESTS_CA_BUNDLE.
+        self._verify = endpoint.certificate
         if endpoint.client_certificate:
             key = endpoint.client_key
             self._session.cert = (endpoint.client_certificate, key) if key else endpoint.client_certificate
@@ -155,6 +156,7 @@ class HttpTransport:
             data=data,
             headers=self._headers,
             timeout=(timeout, timeout),
+            verify=self._verify,
             stream=True,
             allow_redirects=False,  # a redirected POST becomes a GET, and its 200 a lie
         )

@@ -29,7 +29,7 @@ class FakeRun:
     timeout: float | None = None
     idle_timeout: float | None = None
     sampled: bool = True
-    tally: Counts = Counts(1, 0, 0)
+    tally: Counts = field(default_factory=lambda: Counts(1, 0, 0))
     open: list[OpenSpan] = field(default_factory=list)
     activity: int = field(default_factory=time.monotonic_ns)
     is_busy: bool = False

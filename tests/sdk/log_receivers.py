@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,6 +48,7 @@ class Seen:
 
 
 def plain(value: Any) -> Any:
+    """Return a protobuf value as Python has it."""
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [plain(item) for item in value.array_value.values]
@@ -79,6 +82,7 @@ class Reply:
 
 
 def partial(rejected: int, message: str) -> Reply:
+    """Answer that all but some records were taken."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = rejected
     answer.partial_success.error_message = message
@@ -95,13 +99,18 @@ class Receiver:
     bodies: list[bytes] = field(default_factory=list)
     accepted: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    connections: set[Any] = field(default_factory=set)
+    connections: dict[Any, socket.socket] = field(default_factory=dict)
     hang: threading.Event | None = None
 
     def events(self, name: str | None = None) -> list[Seen]:
         """Return the accepted events in the order of their arrival."""
         found = [event for n, body in enumerate(self.accepted) for event in read(body, n)]
         return [event for event in found if name is None or event.name == name]
+
+    def drop_connections(self) -> None:
+        """Close every connection from this side, as servers do with idle ones."""
+        for connection in self.connections.values():
+            connection.shutdown(socket.SHUT_RDWR)
 
     def take(self, body: bytes) -> Reply:
         self.bodies.append(body)
@@ -128,7 +137,7 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
                 receiver.hang.wait(60)
                 return
             inflate = _INFLATE.get(self.headers.get("content-encoding", ""), bytes)
-            receiver.connections.add(self.client_address)
+            receiver.connections[self.client_address] = self.connection
             receiver.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
             reply = receiver.take(inflate(body))
             self.send_response(reply.status)
@@ -141,7 +150,7 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
         def log_message(self, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler)
     server.daemon_threads = True
     receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -154,3 +163,31 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def grpc_receiver(answer: Callable[[Any], bytes] | None = None, **options: Any) -> Iterator[Receiver]:
+    """Run an OTLP/gRPC receiver on a free loopback port; `answer` may abort by the call's context."""
+    import grpc
+
+    receiver = Receiver(**options)
+
+    def export(body: bytes, call: Any) -> bytes:
+        receiver.bodies.append(body)
+        receiver.requests.append(("Export", dict(call.invocation_metadata())))
+        content = b"" if answer is None else answer(call)
+        receiver.accepted.append(body)
+        return content
+
+    handler = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.logs.v1.LogsService",
+        {"Export": grpc.unary_unary_rpc_method_handler(export)},
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((handler,))
+    receiver.port = server.add_insecure_port(f"127.0.0.1:{receiver.port}")
+    server.start()
+    try:
+        yield receiver
+    finally:
+        server.stop(None).wait()
