@@ -1,0 +1,290 @@
+"""The write path: decoded, folded, committed together with whatever came meanwhile, then acknowledged.
+
+One writer. Its batch is what gathered during the last commit, without any timer: alone, a request is
+committed at once; under load, many share one. What waits is bounded in bytes. An `accept` returns only
+when its request is durable, and fails with an error that the sender may act on: `DecodeError` (never
+send this again), `BackPressureError` and `NotStoredError` (send it again later).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from otel_sessions.backend.clock import Clock
+from otel_sessions.backend.decode import decode
+from otel_sessions.backend.draft import Arrival, Draft, Moment
+from otel_sessions.backend.live import Live
+from otel_sessions.backend.records import Changes, Encoding, Request, Signal
+from otel_sessions.backend.store.base import Store
+from otel_sessions.errors import BackendError
+
+__all__ = ["BackPressureError", "Ingest", "IngestStats", "NotStoredError", "Room"]
+
+logger = logging.getLogger(__name__)
+
+QUEUE_BYTES: Final = 128 * 1024 * 1024
+"""Bodies that wait for a commit: two of the greatest size, about half a minute of a busy disk."""
+
+THREAD_FROM_BYTES: Final = 256 * 1024
+"""Bodies from this size on are decoded in a thread, so that the loop stays responsive."""
+
+TICK_SECONDS: Final = 0.25
+AWAY_FROM: Final = 2_000_000_000
+"""ns between two ticks from which on the process was stopped or the machine asleep."""
+
+METRIC_NAMES: Final = 1_000
+
+
+class BackPressureError(BackendError):
+    """More waits than is good; send the same again a little later."""
+
+
+class NotStoredError(BackendError):
+    """The request could not be committed; nothing of it is stored, send it again later."""
+
+
+class Room:
+    """Bytes that may be held at once for one purpose."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Take room for `size` bytes. Raises BackPressureError where others hold too much of it.
+
+        Whoever comes first may exceed it: the limit of one request is checked elsewhere.
+        """
+        if self.held and self.held + size > self._limit:
+            raise BackPressureError("too much telemetry is waiting to be stored; send it again later")
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """Give room back."""
+        self.held -= size
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStats:
+    """What the write path did since the start."""
+
+    requests: int
+    spans: int
+    logs: int
+    metric_points: int
+    rejected: int
+    refused: int
+    commits: int
+    failed_commits: int
+    waiting_requests: int
+    waiting_bytes: int
+    metrics_seen: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A decoded request and whoever waits for its commit."""
+
+    arrival: Arrival
+    size: int
+    done: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Counters:
+    requests: int = 0
+    spans: int = 0
+    logs: int = 0
+    rejected: int = 0
+    refused: int = 0
+    commits: int = 0
+    failed_commits: int = 0
+    metrics: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add(self, request: Request) -> None:
+        self.requests += 1
+        self.spans += len(request.spans)
+        self.logs += len(request.logs)
+        self.rejected += request.rejected
+        for name, points in request.metrics.items():
+            if name in self.metrics or len(self.metrics) < METRIC_NAMES:
+                self.metrics[name] = self.metrics.get(name, 0) + points
+
+
+class Ingest:
+    """The one writer of a backend. Start it inside the event loop, stop it to have everything committed."""
+
+    def __init__(self, store: Store, live: Live, clock: Clock, *, queue_bytes: int = QUEUE_BYTES) -> None:
+        self._store = store
+        self._live = live
+        self._clock = clock
+        self._queue = Room(queue_bytes)
+        self._waiting: list[_Waiting] = []
+        self._work = asyncio.Event()
+        self._counters = _Counters()
+        self._last_tick = 0
+        self._away = 0
+        self._stopping = False
+        self._writer: asyncio.Task[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._write_thread = ThreadPoolExecutor(1, "otel-sessions-write")
+        self._decode_threads = ThreadPoolExecutor(2, "otel-sessions-decode")
+
+    async def start(self) -> None:
+        """Begin to write and to tick."""
+        self._last_tick = self._clock.monotonic()
+        self._writer = asyncio.create_task(self._write_on(), name="otel-sessions writer")
+        self._tick()
+
+    async def stop(self) -> None:
+        """Commit all that was accepted, signs of life too, and end the writer."""
+        self._stopping = True
+        self._work.set()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._writer is not None:
+            await self._writer
+        self._decode_threads.shutdown()
+        self._write_thread.shutdown()
+
+    async def accept(self, signal: Signal, encoding: Encoding, body: bytes) -> Request:
+        """Decode and store one request; return it when it is durable.
+
+        Raises DecodeError, BackPressureError, NotStoredError.
+        """
+        arrived, received_at = self._clock.monotonic(), self._clock.wall()
+        self._take_room(len(body))
+        try:
+            request = await self._decode(signal, encoding, body, received_at)
+        except BaseException:
+            self._queue.give(len(body))
+            raise
+        done = asyncio.get_running_loop().create_future()
+        # From here on the writer gives the room back: it holds the request even if the sender goes away.
+        self._waiting.append(_Waiting(Arrival(request, arrived), len(body), done))
+        self._work.set()
+        await done
+        return request
+
+    def stats(self) -> IngestStats:
+        """Count what was done and what waits."""
+        counters = self._counters
+        return IngestStats(
+            requests=counters.requests,
+            spans=counters.spans,
+            logs=counters.logs,
+            metric_points=sum(counters.metrics.values()),
+            rejected=counters.rejected,
+            refused=counters.refused,
+            commits=counters.commits,
+            failed_commits=counters.failed_commits,
+            waiting_requests=len(self._waiting),
+            waiting_bytes=self._queue.held,
+            metrics_seen=dict(counters.metrics),
+        )
+
+    # --- decoding --------------------------------------------------------------------------------
+
+    def _take_room(self, size: int) -> None:
+        try:
+            if self._stopping:
+                raise BackPressureError("the backend is stopping; send it again later")
+            self._queue.take(size)
+        except BackPressureError:
+            self._counters.refused += 1
+            raise
+
+    async def _decode(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
+        if len(body) < THREAD_FROM_BYTES:
+            return decode(signal, encoding, body, received_at)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decode_threads, decode, signal, encoding, body, received_at)
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = self._now()
+        if self._away or self._live.due(now):
+            self._work.set()
+        self._live.tell_idle(self._clock.wall())
+        self._ticker = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _now(self) -> int:
+        """Read the clock, and notice whether the process was stopped since it was last read."""
+        now = self._clock.monotonic()
+        gap = now - self._last_tick
+        if gap >= AWAY_FROM:
+            logger.warning("nothing ran here for %.1f s; leases are extended by that", gap / 1e9)
+            self._away += gap
+        self._last_tick = now
+        return now
+
+    # --- the writer ------------------------------------------------------------------------------
+
+    async def _write_on(self) -> None:
+        while not self._stopping or self._waiting:
+            await self._work.wait()
+            self._work.clear()
+            batch, self._waiting = self._waiting, []
+            await self._write(batch)
+        await self._write([], flush=True)
+
+    async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
+        moment = self._live.moment(self._now(), self._clock.wall(), away=self._away, flush=flush)
+        error = await self._try(batch, moment)
+        if error is None:
+            self._away -= moment.away
+            self._settle(batch, None)
+        elif len(batch) > 1 and not isinstance(error, BackendError):
+            # Not the disk but something in one of the requests: it must not take the others with it.
+            for one in batch:
+                await self._write([one])
+        else:
+            self._settle(batch, error)
+
+    async def _try(self, batch: Sequence[_Waiting], moment: Moment) -> BaseException | None:
+        loop = asyncio.get_running_loop()
+        commit = loop.run_in_executor(self._write_thread, self._commit, batch, moment)
+        await asyncio.wait([commit])  # whatever it raises must not end the writer
+        error = commit.exception()
+        if error is not None:
+            self._counters.failed_commits += 1
+            logger.error(
+                "a commit of %d requests failed: %s", len(batch), error, exc_info=_unless_told(error)
+            )
+            return error
+        self._live.commit(*commit.result())
+        self._counters.commits += 1
+        return None
+
+    def _commit(self, batch: Sequence[_Waiting], moment: Moment) -> tuple[Draft, Changes]:
+        """Fold and store one batch; runs in the writer's thread."""
+        draft = self._live.fold([one.arrival for one in batch], moment, self._store.runs)
+        requests = [one.arrival.request for one in batch if one.arrival.request.keep]
+        for process, base in self._live.notes(draft).items():
+            self._store.note_process(process, base)
+        if not requests and draft.is_empty:
+            return draft, Changes()
+        return draft, self._store.append(requests, draft.runs, draft.timeline, draft.gauges)
+
+    def _settle(self, batch: Sequence[_Waiting], error: BaseException | None) -> None:
+        for one in batch:
+            self._queue.give(one.size)
+            if error is None:
+                self._counters.add(one.arrival.request)
+            if one.done.done():
+                continue  # whoever sent it went away
+            if error is None:
+                one.done.set_result(None)
+            else:
+                one.done.set_exception(NotStoredError(f"not stored: {error}; send it again later"))
+
+
+def _unless_told(error: BaseException) -> BaseException | None:
+    """Return what to log with a traceback: errors of the store say what to do, others are ours to find."""
+    return None if isinstance(error, BackendError) else error

@@ -1,0 +1,154 @@
+"""What the backend is told: by the command line, else by `OTEL_SESSIONS_*`, else by default."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_data_path
+
+from otel_sessions.errors import ConfigurationError
+
+__all__ = ["ENVIRONMENT", "Address", "Settings", "read_settings"]
+
+ENVIRONMENT: Final = {
+    "grpc": "OTEL_SESSIONS_GRPC",
+    "http": "OTEL_SESSIONS_HTTP",
+    "data": "OTEL_SESSIONS_DATA",
+    "store": "OTEL_SESSIONS_STORE",
+    "idle_after": "OTEL_SESSIONS_IDLE_AFTER",
+    "token": "OTEL_SESSIONS_TOKEN",
+    "host_name": "OTEL_SESSIONS_HOST_NAME",
+}
+"""Setting -> the environment variable that gives it where the command line does not."""
+
+DEFAULT_GRPC: Final = "127.0.0.1:4317"
+DEFAULT_HTTP: Final = "127.0.0.1:4318"
+DEFAULT_IDLE_AFTER: Final = "300"
+PORT_MAX: Final = 65535
+TOKEN_MIN: Final = 8  # shorter ones can be guessed at the speed of a local network
+
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a backend, checked."""
+
+    grpc: Address
+    http: Address
+    data: Path
+    idle_after: int  # ns
+    token: str | None = None
+    host_names: tuple[str, ...] = ()  # further names under which the page may be opened
+
+
+def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+    """Read and check the settings; keys of `arguments` are those of ENVIRONMENT, arguments win.
+
+    Raises ConfigurationError that names the option or variable at fault and what to write instead.
+    """
+    read = _Reader(arguments, environ)
+    _check_store(*read("store", "sqlite"))
+    settings = Settings(
+        grpc=_address(*read("grpc", DEFAULT_GRPC)),
+        http=_address(*read("http", DEFAULT_HTTP)),
+        data=_folder(read("data", "")[0]),
+        idle_after=_duration(*read("idle_after", DEFAULT_IDLE_AFTER)),
+        token=_token(*read("token", "")),
+        host_names=_names(read("host_name", "")[0]),
+    )
+    _check_reach(settings)
+    return settings
+
+
+class _Reader:
+    def __init__(self, arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> None:
+        self._arguments = arguments
+        self._environ = environ
+
+    def __call__(self, name: str, default: str) -> tuple[str, str]:
+        """Return the value, and where it came from for messages. An empty variable counts as unset."""
+        argument = self._arguments.get(name)
+        if argument is not None:
+            return argument.strip(), f"--{name.replace('_', '-')}"
+        variable = ENVIRONMENT[name]
+        return self._environ.get(variable, "").strip() or default, variable
+
+
+def _address(value: str, source: str) -> Address:
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(PORT_MAX)) else -1
+    if not colon or not host or not 0 <= number <= PORT_MAX or "/" in host:
+        raise ConfigurationError(
+            f"{source}={value} is not an address; write HOST:PORT, as in 127.0.0.1:4318 or [::1]:0."
+        )
+    return Address(host, number)
+
+
+def _folder(value: str) -> Path:
+    return Path(value).expanduser().absolute() if value else user_data_path("otel-sessions", appauthor=False)
+
+
+def _duration(value: str, source: str) -> int:
+    match = _DURATION.fullmatch(value)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0 < seconds < 2**31:
+        raise ConfigurationError(f"{source}={value} is not a duration; write seconds, or as in 90s, 5m, 1h.")
+    return round(seconds * 1e9)
+
+
+def _token(value: str, source: str) -> str | None:
+    if not value:
+        return None
+    if len(value) < TOKEN_MIN or not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigurationError(
+            f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters without spaces, "
+            'as made by: python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    return value
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name for part in value.split(",") if (name := part.strip().rstrip(".").lower()))
+
+
+def _check_store(value: str, source: str) -> None:
+    if value != "sqlite":
+        raise ConfigurationError(f"{source}={value} is not a store that this version knows; write sqlite.")
+
+
+def _check_reach(settings: Settings) -> None:
+    for option, address in (("--grpc", settings.grpc), ("--http", settings.http)):
+        if settings.token is None and not address.is_loopback:
+            raise ConfigurationError(
+                f"{option}={address} can be reached from other machines, and without a token anybody there could "
+                "read and write all sessions. Set OTEL_SESSIONS_TOKEN (or --token), or listen on 127.0.0.1."
+            )
