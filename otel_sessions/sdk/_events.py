@@ -8,7 +8,7 @@ table of events from the design. Nothing here knows protobuf, which only the sen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from otel_sessions import semconv
@@ -104,7 +104,7 @@ def session_state(run: Run, stamp: Stamp) -> Event:
 
 
 def span_start(run: Run, span: OpenSpan, stamp: Stamp) -> Event:
-    """Tell of a span that is still open, under its own id."""
+    """Tell of a span that is still open, under its own ids."""
     event = _event(
         run,
         semconv.EVENT_SPAN_START,
@@ -117,16 +117,7 @@ def span_start(run: Run, span: OpenSpan, stamp: Stamp) -> Event:
             semconv.SPAN_START: span.start,
         },
     )
-    return Event(
-        event.name,
-        event.at,
-        stamp,
-        event.session_id,
-        event.trace_id,
-        span.span_id,
-        event.child,
-        event.attributes,
-    )
+    return replace(event, trace_id=span.trace_id, span_id=span.span_id)
 
 
 def session_end(run: Run, stamp: Stamp, outcome: Outcome | None, reason: EndReason | None, at: int) -> Event:

@@ -55,7 +55,7 @@ class EventSettings:
     heartbeat: float = 5.0
     lease: float = 120.0
     announce_after: float = 1.0
-    queue: int = 16_384
+    queue: int = 32_768
     request_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
@@ -109,8 +109,8 @@ class _OpenRun:
     run: Run
     opened_at: int
     silent: bool
-    announced: bool
-    beat_wanted: bool
+    announced: bool = False
+    beat_wanted: bool = False
     told: set[int] = field(default_factory=set[int])
     seen: int = -1
     timed_out: bool = False
@@ -187,16 +187,15 @@ class Liveness:
         with self._lock:
             if key in self._open:
                 return
-            told = event is None or not self._sender.put(event)
-            self._open[key] = _OpenRun(
-                run, self._clocks.monotonic(), silent, announced=told, beat_wanted=told
-            )
-        if told:
-            self._sender.wake()
+            # Known before its start is queued: the thread may send that at once, and asks for a heartbeat.
+            entry = self._open[key] = _OpenRun(run, self._clocks.monotonic(), silent)
+            if event is None or not self._sender.put(event):
+                entry.announced = entry.beat_wanted = True
+                self._sender.wake()
 
     def changed(self, run: Run) -> None:
         """Tell at once that an open run began to wait, or goes on."""
-        if not run.sampled:
+        if not run.sampled or _key(run) not in self._open:
             return
         event = _events.session_state(run, self._stamp())
         with self._lock:
@@ -208,14 +207,15 @@ class Liveness:
 
         A child process has no end to tell. It sends its counts a last time, as a heartbeat.
         """
+        with self._lock:
+            entry = self._open.pop(_key(run), None)
+        if entry is None or entry.silent:
+            return
         stamp = self._stamp()
         if run.child:
-            event = _events.heartbeat(run, stamp)
+            self._sender.put(_events.heartbeat(run, stamp))
         else:
-            event = _events.session_end(run, stamp, outcome, reason, at_ns)
-        with self._lock:
-            if self._open.pop(_key(run), None) is not None and run.sampled:
-                self._sender.put(event)
+            self._sender.put(_events.session_end(run, stamp, outcome, reason, at_ns))
 
     def flush(self, deadline: float) -> bool:
         """Wait until all was sent, or `deadline` (`time.monotonic()`); True if all was accepted."""

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from opentelemetry import context
-
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._outbox import SECOND, Batch, Outbox, Pacing, Work
+from otel_sessions.sdk._quiet import suppressed
 from otel_sessions.sdk._transport import Answer, Transport, Verdict
 
 __all__ = ["EventStats", "Sender", "start_thread"]
@@ -29,8 +28,6 @@ __all__ = ["EventStats", "Sender", "start_thread"]
 _FLUSH_PACE: Final = 0.25
 """Seconds between tries while somebody waits in `flush`."""
 _PAUSE_AFTER_FAULT: Final = 1.0
-_SUPPRESS: Final = "suppress_instrumentation"
-"""Context key by which the contrib instrumentations of requests and grpc know telemetry's own calls."""
 _LONGEST_SLEEP: Final = 3600.0
 
 
@@ -88,7 +85,7 @@ class Sender:
         clock: Callable[[], int] = time.monotonic_ns,
         spawn: Callable[[Callable[[], None]], threading.Thread] | None = None,
         timeout: float = 10.0,
-        queue: int = 16_384,
+        queue: int = 32_768,
         request_bytes: int = 1024 * 1024,
         pacing: Pacing | None = None,
     ) -> None:
@@ -218,18 +215,21 @@ class Sender:
     # --- The thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        context.attach(context.set_value(_SUPPRESS, True))
-        sleep = 0.0
+        with suppressed():
+            self._work_on()
+        if self._transport is not None:
+            with guard("close the connection of life cycle events"):
+                self._transport.close()
+
+    def _work_on(self) -> None:
         with guard("prepare to send life cycle events"):
             self._prepare()
+        sleep = 0.0
         while not self._closed:
             self._drain(sleep)
             sleep = _PAUSE_AFTER_FAULT
             with guard("send life cycle events"):
                 sleep = self.turn()
-        if self._transport is not None:
-            with guard("close the connection of life cycle events"):
-                self._transport.close()
 
     def turn(self) -> float:
         """Do all that is due now; return for how many seconds nothing will be."""

@@ -28,6 +28,7 @@ SPANS = st.builds(
     kind=st.integers(1, 5),
     parent_id=st.none() | st.integers(1, 2**64 - 1),
     start=INT64,
+    trace_id=st.integers(1, 2**128 - 1),
 )
 STAMPS = st.builds(_events.Stamp, seq=INT64, elapsed=INT64, at=INT64)
 ORIGINS = st.builds(
@@ -132,7 +133,7 @@ def test_an_open_span_is_told_of_under_its_own_id(run, span, stamp, origin):
     seen = on_the_wire(_events.span_start(run, span, stamp), origin)
     assert (seen.name, seen.trace_id, seen.span_id) == (
         "otel_sessions.span.start",
-        run.trace_id,
+        span.trace_id,
         span.span_id,
     )
     assert seen.attributes == common(run, stamp, origin) | said(
