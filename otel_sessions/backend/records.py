@@ -87,6 +87,7 @@ class SessionHint:
 
     value: str
     scope: str = ""
+    service: str = ""  # "namespace/name" of whoever sent it, for a global id too
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,11 @@ class SpanRecord:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One log record as decoded: its index row, without the payload."""
+    """One log record as decoded: its index row, without the payload.
+
+    Usage, category and turn are set on exactly one log for each call or turn. Many emitters tell the same
+    in spans: they count only for a session whose spans do not tell.
+    """
 
     trace_id: bytes  # b"" where absent
     span_id: bytes
@@ -153,6 +158,9 @@ class LogRecord:
     cached_tokens: int | None = None
     cost: float | None = None
     user_id: str | None = None
+    category: str = ""  # "model" or "tool" where this log tells of one such call
+    tool: str | None = None
+    turn: bool = False  # this log tells of one turn of a conversation
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,192 @@
+"""OTLP bytes into records; pure.
+
+`decode` takes one export request, decompressed, and returns what lists, sums and the tree need of it. The
+body itself is kept as it came; `parse` reads it again when somebody asks for a span in full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from google.protobuf.message import DecodeError as WireError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from otel_sessions import semconv
+from otel_sessions.backend import otlp_json
+from otel_sessions.backend.attributes import Source, source_of
+from otel_sessions.backend.decode_logs import (
+    announced_root,
+    announced_span,
+    decode_log,
+    is_life_cycle,
+    run_event,
+)
+from otel_sessions.backend.decode_spans import decode_span, root_event
+from otel_sessions.backend.records import Encoding, LogRecord, Request, RunEvent, Signal, SpanRecord
+from otel_sessions.backend.vocabulary import emitter_of
+
+__all__ = ["DecodeError", "ExportRequest", "decode", "parse"]
+
+ExportRequest = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
+
+_MESSAGES: Final[Mapping[Signal, type[ExportRequest]]] = {
+    Signal.TRACES: ExportTraceServiceRequest,
+    Signal.LOGS: ExportLogsServiceRequest,
+    Signal.METRICS: ExportMetricsServiceRequest,
+}
+_DIGEST_BYTES: Final = 16
+
+
+class DecodeError(ValueError):
+    """A body is not what it is said to be; the message tells what is wrong with it."""
+
+
+def decode(signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
+    """Decode one export request.
+
+    Raises DecodeError where the body as a whole can't be read. A span without a valid id is rejected alone:
+    `Request.rejected` counts such, and the rest is kept.
+    """
+    message = parse(signal, encoding, body)
+    if isinstance(message, ExportTraceServiceRequest):
+        return _traces(message, encoding, body, received_at)
+    if isinstance(message, ExportLogsServiceRequest):
+        return _logs(message, encoding, body, received_at)
+    return Request(signal, encoding, body, received_at, metrics=_count_points(message), keep=False)
+
+
+def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
+    """Read a body into its message, with ids as bytes whatever the encoding. Raises DecodeError."""
+    kind = _MESSAGES[signal]
+    try:
+        if encoding is Encoding.JSON:
+            return otlp_json.parse(kind, body)
+        return kind.FromString(body)
+    except (WireError, ValueError) as error:
+        raise DecodeError(f"the body is no {kind.__name__} in {encoding.value}: {error}") from error
+
+
+def _traces(message: ExportTraceServiceRequest, encoding: Encoding, body: bytes, received_at: int) -> Request:
+    spans: list[SpanRecord] = []
+    events: list[RunEvent] = []
+    ordinal = 0
+    for resource_spans in message.resource_spans:
+        source = source_of(resource_spans.resource)
+        for scope_spans in resource_spans.scope_spans:
+            emitter = emitter_of(scope_spans.scope.name)
+            for span in scope_spans.spans:
+                decoded = decode_span(span, emitter, source, ordinal)
+                ordinal += 1
+                if decoded is None:
+                    continue
+                spans.append(decoded[0])
+                event = root_event(*decoded)
+                if event is not None:
+                    events.append(event)
+    rejected = ordinal - len(spans)
+    return Request(
+        Signal.TRACES,
+        encoding,
+        body,
+        received_at,
+        spans=tuple(spans),
+        events=tuple(events),
+        rejected=rejected,
+        message=f"{rejected} of {ordinal} spans have no valid trace id or span id" if rejected else "",
+        keep=bool(spans),
+    )
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What the logs of one request tell."""
+
+    spans: list[SpanRecord] = field(default_factory=list[SpanRecord])
+    logs: list[LogRecord] = field(default_factory=list[LogRecord])
+    events: list[RunEvent] = field(default_factory=list[RunEvent])
+
+
+def _logs(message: ExportLogsServiceRequest, encoding: Encoding, body: bytes, received_at: int) -> Request:
+    gathered = _Gathered()
+    ordinal = 0
+    seen: Counter[bytes] = Counter()
+    for resource_logs in message.resource_logs:
+        source = source_of(resource_logs.resource)
+        for scope_logs in resource_logs.scope_logs:
+            scope = scope_logs.scope.name
+            emitter = emitter_of(scope)
+            digests = _digests(resource_logs.resource, scope_logs.scope, scope_logs.log_records, seen)
+            for log, digest in zip(scope_logs.log_records, digests, strict=True):
+                if not is_life_cycle(log, scope):
+                    gathered.logs.append(decode_log(log, emitter, source, ordinal, digest))
+                else:
+                    _take_event(gathered, log, source, ordinal, digest)
+                ordinal += 1
+    return Request(
+        Signal.LOGS,
+        encoding,
+        body,
+        received_at,
+        spans=tuple(gathered.spans),
+        logs=tuple(gathered.logs),
+        events=tuple(gathered.events),
+        keep=bool(gathered.logs),
+    )
+
+
+def _take_event(gathered: _Gathered, log: LogMessage, source: Source, ordinal: int, digest: bytes) -> None:
+    """Take a life cycle event for what it tells; heartbeats leave no log behind."""
+    event = run_event(log)
+    announced: SpanRecord | None = None
+    if event is not None:
+        gathered.events.append(event)
+        if event.name in (semconv.EVENT_SESSION_START, semconv.EVENT_SESSION_RESUMED):
+            announced = announced_root(event, log, source, ordinal)
+    elif log.event_name == semconv.EVENT_SPAN_START:
+        announced = announced_span(log, source, ordinal)
+    if announced is not None:
+        gathered.spans.append(announced)
+    if log.event_name != semconv.EVENT_SESSION_HEARTBEAT:
+        gathered.logs.append(decode_log(log, "", source, ordinal, digest))
+
+
+def _digests(
+    resource: Resource, scope: InstrumentationScope, logs: Iterable[LogMessage], seen: Counter[bytes]
+) -> Iterator[bytes]:
+    """Yield what tells each log record from any other; a repeated request gives the same again.
+
+    Records that are equal within one request were sent twice on purpose: the second is another one.
+    """
+    origin = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in (resource.SerializeToString(deterministic=True), scope.SerializeToString(deterministic=True)):
+        origin.update(len(part).to_bytes(8, "big") + part)
+    for log in logs:
+        state = origin.copy()
+        state.update(log.SerializeToString(deterministic=True))
+        digest = state.digest()
+        seen[digest] += 1
+        if seen[digest] > 1:
+            state.update(seen[digest].to_bytes(8, "big"))
+            digest = state.digest()
+        yield digest
+
+
+def _count_points(message: ExportMetricsServiceRequest) -> dict[str, int]:
+    """Count the data points of each metric; the points themselves are not stored."""
+    points: Counter[str] = Counter()
+    for resource_metrics in message.resource_metrics:
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                kind = metric.WhichOneof("data")
+                if kind is not None:
+                    points[metric.name] += len(getattr(metric, kind).data_points)
+    return dict(points)

@@ -1,0 +1,168 @@
+"""One OTLP span into its index row, and a run's root into what it tells of the run; pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
+from otel_sessions.backend.attributes import Slots, Source, Usage, fill, hint, span_id, trace_id, usage
+from otel_sessions.backend.records import Flag, RunEvent, SpanRecord
+from otel_sessions.backend.vocabulary import (
+    CONTENT_EVENTS,
+    NAMED_SPANS,
+    TURN_SPANS,
+    entries,
+    plain_model,
+)
+from otel_sessions.semconv import EXCEPTION_EVENT
+
+__all__ = ["ROOT_EVENT", "decode_span", "root_event"]
+
+ROOT_EVENT: Final = "root"
+"""Name of the RunEvent that a run's own root span stands for."""
+
+_OK, _ERROR = 1, 2
+_CANCELLED_EVENT: Final = "span.cancelled"  # LlamaIndex workflows
+_END_STATES: Final = {"Success": "ok", "Fail": "error"}  # AgentOps; "Indeterminate" says nothing
+_USED: Final = frozenset({"model", "embedding"})
+_TURNS: Final = frozenset({"agent", "workflow"})
+_PLAIN_TOOL_RANKS: Final = 3  # names of tools that mean a tool in any scope
+_NO_USAGE: Final = Usage()
+
+
+def decode_span(
+    span: SpanMessage, emitter: str, source: Source, ordinal: int
+) -> tuple[SpanRecord, Slots] | None:
+    """Return the index row of a span and what its attributes filled; None without a valid id."""
+    trace, own_id = trace_id(span.trace_id), span_id(span.span_id)
+    if not trace or not own_id:
+        return None
+    slots = fill(span.attributes, entries(emitter))
+    values = slots.values
+    parent, name, status = span_id(span.parent_span_id), span.name, span.status.code
+    category = _category(slots, emitter, name, is_root=not parent)
+    used = usage(slots, emitter) if category in _USED else _NO_USAGE
+    flags, cancelled = _flags(span, values)
+    end = span.end_time_unix_nano
+    record = SpanRecord(
+        trace_id=trace,
+        span_id=own_id,
+        parent_id=parent,
+        name=name,
+        kind=span.kind,
+        start=span.start_time_unix_nano,
+        end=end or None,
+        status=status if status in (_OK, _ERROR) else 0,
+        category=category,
+        ordinal=ordinal,
+        size=span.ByteSize(),
+        flags=flags if end else flags | Flag.OPEN,
+        service=source.service,
+        hint=hint(slots, source),
+        session_name=values.get("session_name"),
+        title=values.get("title"),
+        user_id=values.get("user") or source.user,
+        conversation_id=values.get("conversation"),
+        task_id=values.get("task"),
+        task_name=values.get("task_name"),
+        task_parent_id=values.get("task_parent"),
+        task_state=values.get("task_state"),
+        agent=_agent(values, category),
+        model=_model(values, category),
+        tool=values.get("tool") or (values.get("entity") if category == "tool" else None),
+        input_tokens=used.input,
+        output_tokens=used.output,
+        cached_tokens=used.cached,
+        cost=values.get("cost") if category in _USED else None,
+        turn=(emitter, name) in TURN_SPANS or (not parent and category in _TURNS),
+        outcome=None if parent else _outcome(values, status, cancelled=cancelled),
+    )
+    return record, slots
+
+
+def root_event(record: SpanRecord, slots: Slots) -> RunEvent | None:
+    """Return what a run's root tells of the run; None for any other span, and for a root somebody made up."""
+    values = slots.values
+    if (
+        "end_reason" not in values
+        or record.end is None
+        or record.hint is None
+        or record.flags & Flag.SYNTHETIC
+    ):
+        return None
+    return RunEvent(
+        name=ROOT_EVENT,
+        session_id=record.hint.value,
+        trace_id=record.trace_id,
+        root_id=record.span_id,
+        at=record.end,
+        process=values.get("process", ""),
+        session_name=record.session_name,
+        title=record.title,
+        outcome=values.get("outcome"),
+        end_reason=values["end_reason"],
+        started_at=record.start,
+        started=values.get("spans_started"),
+        ended=values.get("spans_ended"),
+        dropped=values.get("spans_dropped"),
+    )
+
+
+def _category(slots: Slots, emitter: str, name: str, *, is_root: bool) -> str:
+    values = slots.values
+    if "session_name" in values:
+        return "session"
+    if "task_state" in values:
+        return "task"
+    kind = values.get("kind") or NAMED_SPANS.get((emitter, name))
+    if kind == "chain":
+        return "workflow" if is_root else "step"
+    if kind is not None:
+        return kind
+    if "input" in values or "output" in values:
+        return "model"  # usage of its own, and nobody says that it sums up others'
+    return "tool" if slots.ranks.get("tool", _PLAIN_TOOL_RANKS) < _PLAIN_TOOL_RANKS else "step"
+
+
+def _agent(values: dict[str, Any], category: str) -> str | None:
+    return values.get("agent") or (values.get("entity") if category == "agent" else None)
+
+
+def _model(values: dict[str, Any], category: str) -> str | None:
+    model = values.get("request_model") or values.get("response_model")
+    return plain_model(model) if model and category in _USED else None
+
+
+def _flags(span: SpanMessage, values: dict[str, Any]) -> tuple[int, bool]:
+    """Return the flags of a span, and whether an event marks it as cancelled."""
+    flags, cancelled = 0, False
+    for event in span.events:
+        name = event.name
+        if name == EXCEPTION_EVENT:
+            flags |= Flag.EXCEPTION
+        elif name == _CANCELLED_EVENT:
+            cancelled = True
+        elif name in CONTENT_EVENTS:
+            flags |= Flag.CONTENT
+    if "content" in values:
+        flags |= Flag.CONTENT
+    if span.links:
+        flags |= Flag.LINKED
+    if "late" in values:
+        flags |= Flag.LATE
+    if "forced" in values:
+        flags |= Flag.FORCED
+    if "synthetic" in values:
+        flags |= Flag.SYNTHETIC
+    return int(flags), cancelled
+
+
+def _outcome(values: dict[str, Any], status: int, *, cancelled: bool) -> str | None:
+    """Return what a root says of its session's outcome; OK says nothing: cancelled runs have it too."""
+    told = values.get("outcome") or _END_STATES.get(values.get("end_state", ""))
+    if told is not None:
+        return told
+    if cancelled:
+        return "cancelled"
+    return "error" if status == _ERROR else None

@@ -1,0 +1,590 @@
+"""The names of the field, as data: which attributes of which emitter mean the same; pure.
+
+Each slot of a record (`SESSION`, `MODEL`, `INPUT_TOKENS`, …) lists the attribute keys that may fill it, in
+order of precedence; the first usable value wins. Two marks in a key:
+
+    CC:input_tokens        only within the instrumentation scopes of one emitter (`EMITTERS`), for a bare
+                           name means nothing elsewhere
+    usage_details#input    the attribute holds JSON, and the value lies at this path within it
+
+Sources: the packages and servers named beside the groups, and recorded telemetry. Raw attributes are
+kept by the store; what is filled here serves lists, sums and the tree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from otel_sessions import semconv
+
+__all__ = [
+    "ABSENT",
+    "ALLOWED",
+    "CALL_LOGS",
+    "CONTENT_EVENTS",
+    "EMITTERS",
+    "NAMED_SPANS",
+    "TURN_LOGS",
+    "TURN_SPANS",
+    "Entry",
+    "category_of_name",
+    "emitter_of",
+    "entries",
+    "plain",
+    "plain_model",
+]
+
+Reader = Callable[[AnyValue], Any]
+Entry = tuple[str, int, Reader]
+"""Slot that an attribute may fill, its rank there (the least wins), and how to read its value."""
+
+EMITTERS: Final = (
+    ("CC", "com.anthropic.claude_code"),
+    ("CX", "codex"),
+    ("GC", "gemini-cli"),
+    ("AS", "agentscope"),
+    ("PY", "pydantic-ai"),
+    ("OA", "opentelemetry.instrumentation.openai_agents"),
+)
+"""Emitters whose habits differ, and the prefix of their instrumentation scopes' names."""
+
+ABSENT: Final = frozenset({"", "unknown", "[no_session_id]", "<not specified>"})
+"""Texts that emitters write where they have no id."""
+
+# --- The slots -----------------------------------------------------------------------------------------
+
+_SESSION_IDS: Final = (
+    semconv.SESSION_ID,
+    "langfuse.session.id",
+    semconv.GEN_AI_CONVERSATION_ID,
+    "CX:conversation.id",
+    "CX:thread_id",
+    "langsmith.metadata.thread_id",
+    "traceloop.association.properties.session_id",
+    "traceloop.association.properties#session_id",
+    "lmnr.association.properties.session_id",
+    "ai.telemetry.metadata.sessionId",
+    "ai.telemetry.metadata.session_id",
+    "mlflow.trace.session",
+    "langfuse.trace.metadata.langfuse_session_id",
+    "langfuse.observation.metadata.langfuse_session_id",
+    "gcp.vertex.agent.session_id",
+    "workflow.session_id",
+    "llamaindex.handler_id",
+)
+# Never: mcp.session.id (transport), langsmith.trace.session_name (project), thread.id (OS thread).
+
+IDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "session": _SESSION_IDS,
+    "conversation": (
+        semconv.GEN_AI_CONVERSATION_ID,
+        *(key for key in _SESSION_IDS if key not in (semconv.SESSION_ID, semconv.GEN_AI_CONVERSATION_ID)),
+    ),
+    "user": (
+        semconv.USER_ID,
+        "langfuse.user.id",
+        "enduser.id",
+        "gen_ai.user",
+        "llm.user",
+        "traceloop.association.properties.user_id",
+        "traceloop.association.properties#user_id",
+        "lmnr.association.properties.user_id",
+        "ai.telemetry.metadata.userId",
+        "ai.telemetry.metadata.user_id",
+        "mlflow.trace.user",
+        "workflow.user_id",
+    ),
+    "task": (
+        semconv.TASK_ID,
+        "agentscope.agent.reply_id",
+        "llamaindex.run_id",
+        "CC:prompt.id",
+        "CX:turn.id",
+        "CX:turn_id",
+        "gcp.vertex.agent.invocation_id",
+    ),
+}
+"""Slots that hold an id: a value that is no text becomes text, and the texts of ABSENT are no ids."""
+
+TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "agent": (
+        semconv.GEN_AI_AGENT_NAME,
+        "agent.name",
+        "PY:agent_name",
+        "graph.node.name",
+        "graph.node.id",  # all that CrewAI has: the role
+    ),
+    "entity": ("traceloop.entity.name",),  # an agent's or a tool's name, as traceloop.span.kind says
+    "request_model": (
+        semconv.GEN_AI_REQUEST_MODEL,
+        "llm.request.model_name",
+        "llm.model_name",
+        "embedding.model_name",
+        "reranker.model_name",
+        "llm.request.model",
+        "langfuse.observation.model.name",
+        "model_name",
+        "CC:model",
+        "CX:model",
+        "GC:model",
+    ),
+    "response_model": (semconv.GEN_AI_RESPONSE_MODEL, "llm.response.model_name", "llm.response.model"),
+    "tool": (
+        semconv.GEN_AI_TOOL_NAME,
+        "tool.name",
+        "tool_call.function.name",
+        "CC:tool_name",
+        "CX:tool_name",
+        "GC:function_name",
+    ),
+    "session_name": (semconv.SESSION_NAME,),
+    "title": (semconv.SESSION_TITLE,),
+    "task_name": (semconv.TASK_NAME,),
+    "task_parent": (semconv.TASK_PARENT_ID,),
+    "task_state": (semconv.TASK_STATE,),
+    "outcome": (semconv.SESSION_OUTCOME,),
+    "end_reason": (semconv.SESSION_END_REASON,),
+    "process": (semconv.PROCESS_ID,),
+    "end_state": ("agentops.session.end_state",),
+    "event_name": ("event.name",),
+    "event_kind": ("CX:event.kind",),
+    "decision": ("CC:decision", "CX:decision"),
+    "finish": ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason"),
+}
+"""Slots that hold a text that is not empty."""
+
+COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "input": (
+        semconv.GEN_AI_USAGE_INPUT_TOKENS,
+        "gen_ai.usage.prompt_tokens",
+        "llm.token_count.prompt",
+        "llm.usage.prompt_tokens",
+        "langfuse.observation.usage_details#input",
+        "decision.token_count.input",
+        "CC:input_tokens",
+        "CX:input_token_count",
+        "GC:input_token_count",
+    ),
+    "output": (
+        semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+        "llm.usage.completion_tokens",
+        "langfuse.observation.usage_details#output",
+        "CC:output_tokens",
+        "CX:output_token_count",
+        "GC:output_token_count",
+    ),
+    "cache_read": (
+        semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+        "gen_ai.usage.cache_read_input_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_details.cache_input",
+        "langsmith.metadata.usage_metadata#input_token_details.cache_read",
+        "gen_ai.usage.details.cache_read_tokens",
+        "CC:cache_read_tokens",
+        "CX:cached_token_count",
+        "GC:cached_content_token_count",
+    ),
+    "cache_write": (
+        "gen_ai.usage.cache_write.input_tokens",
+        semconv.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS,
+        "gen_ai.usage.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+        "CC:cache_creation_tokens",
+        "CX:cache_write_token_count",
+    ),
+    "reasoning": (
+        semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+        "gen_ai.usage.reasoning_tokens",
+        "llm.usage.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+        "CX:reasoning_token_count",
+        "GC:thoughts_token_count",
+    ),
+    "spans_started": (semconv.SPANS_STARTED,),
+    "spans_ended": (semconv.SPANS_ENDED,),
+    "spans_dropped": (semconv.SPANS_DROPPED,),
+}
+"""Slots that hold a count. Totals are derived, `gen_ai.aggregated_usage.*` (Pydantic AI) is never summed."""
+
+COSTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "cost": (
+        "llm.cost.total",
+        "gen_ai.usage.cost",
+        "gen_ai.usage.total_cost",
+        "langfuse.observation.cost_details#total",
+        "operation.cost",
+        "CC:cost_usd",
+    ),
+}
+"""Slots that hold an amount of USD; no convention has a name for it."""
+
+SWITCHES: Final[Mapping[str, tuple[str, ...]]] = {
+    "late": (semconv.LATE,),
+    "forced": (semconv.FORCED_END,),
+    "synthetic": (semconv.SYNTHETIC,),
+}
+"""Slots that hold a bool."""
+
+CONTENTS: Final = (
+    semconv.GEN_AI_INPUT_MESSAGES,
+    semconv.GEN_AI_OUTPUT_MESSAGES,
+    semconv.GEN_AI_TOOL_CALL_ARGUMENTS,
+    semconv.GEN_AI_TOOL_CALL_RESULT,
+    semconv.STEP_ARGUMENTS,
+    semconv.STEP_RESULT,
+    semconv.TASK_RESULT,
+    "input.value",
+    "output.value",
+    "llm.input_messages.0.message.role",
+    "llm.input_messages.0.message.content",
+    "llm.output_messages.0.message.role",
+    "llm.output_messages.0.message.content",
+    "llm.prompts",
+    "gen_ai.prompt",
+    "gen_ai.completion",
+    "gen_ai.prompt.0.role",
+    "gen_ai.prompt.0.content",
+    "gen_ai.completion.0.role",
+    "gen_ai.completion.0.content",
+    "traceloop.entity.input",
+    "traceloop.entity.output",
+    "agentops.entity.input",
+    "agentops.entity.output",
+    "langfuse.observation.input",
+    "langfuse.observation.output",
+    "lmnr.span.input",
+    "lmnr.span.output",
+    "pydantic_ai.all_messages",
+    "final_result",
+    "tool_call.function.arguments",
+    "tool.result",
+    "CC:user_prompt",
+    "CC:full_command",
+    "CC:tool_input",
+)
+"""Attributes that hold messages, a tool's arguments or its result: their presence is all a row tells."""
+
+_CHAIN: Final = "chain"  # a workflow at the top of a trace, else a step
+
+_GEN_AI_OPERATIONS: Final = {
+    "chat": "model",
+    "generate_content": "model",
+    "text_completion": "model",
+    "llm_call": "model",  # Gemini CLI
+    "embeddings": "embedding",
+    "retrieval": "retrieval",
+    "search_memory": "retrieval",
+    "execute_tool": "tool",
+    "tool_call": "tool",  # Gemini CLI
+    "invoke_agent": "agent",
+    "invoke_workflow": "workflow",
+    "create_agent": "step",
+    "plan": "step",
+    "format": "step",  # AgentScope
+    "schedule_tool_calls": "step",  # Gemini CLI
+    "chain": _CHAIN,
+}
+_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
+    semconv.GEN_AI_OPERATION_NAME: _GEN_AI_OPERATIONS,
+    "openinference.span.kind": {
+        "llm": "model",
+        "embedding": "embedding",
+        "tool": "tool",
+        "agent": "agent",
+        "retriever": "retrieval",
+        "reranker": "retrieval",
+        "prompt": "step",
+        "chain": _CHAIN,
+        "guardrail": "step",
+        "evaluator": "step",
+        "decision": "step",
+    },
+    "traceloop.span.kind": {"workflow": "workflow", "task": "step", "agent": "agent", "tool": "tool"},
+    "agentops.span.kind": {
+        "session": "session",
+        "workflow": "workflow",
+        "task": "step",
+        "operation": "step",
+        "agent": "agent",
+        "tool": "tool",
+        "llm": "model",
+        "chain": _CHAIN,
+        "text": "step",
+        "guardrail": "step",
+        "http": "step",
+    },
+    "langfuse.observation.type": {
+        "generation": "model",
+        "embedding": "embedding",
+        "agent": "agent",
+        "tool": "tool",
+        "chain": _CHAIN,
+        "retriever": "retrieval",
+        "span": "step",
+        "evaluator": "step",
+        "guardrail": "step",
+        "event": "step",
+    },
+    "langsmith.span.kind": {
+        "llm": "model",
+        "embedding": "embedding",
+        "tool": "tool",
+        "retriever": "retrieval",
+        "chain": _CHAIN,
+        "prompt": "step",
+        "parser": "step",
+    },
+    "lmnr.span.type": {"llm": "model", "tool": "tool", "default": "step", "evaluator": "step"},
+    "llm.request.type": {
+        "chat": "model",
+        "completion": "model",
+        "rerank": "retrieval",
+        "embedding": "embedding",
+    },
+    "CC:span.type": {
+        "interaction": "agent",
+        "llm_request": "model",
+        "tool": "tool",
+        "tool.execution": "step",  # within the tool span: one call, not two
+        "tool.blocked_on_user": "step",
+    },
+    "CX:codex.tool.phase": {"dispatch": "tool"},
+}
+"""What kind of work a span says it is; a value that is not listed (OpenAI Agents: "unknown") says nothing."""
+
+NAMED_SPANS: Final[Mapping[tuple[str, str], str]] = {
+    ("CX", "session_task.turn"): "agent",
+    ("PY", "agent run"): "agent",  # before its version 2, with the summed usage of its calls
+    ("PY", "running tool"): "tool",
+}
+"""Spans that only their name tells: emitter and name, and what kind of work they are."""
+
+TURN_SPANS: Final = frozenset({("CC", "claude_code.interaction"), ("CX", "session_task.turn")})
+"""Spans that are one turn wherever they stand; else an agent or workflow at the top of a trace is one."""
+
+CONTENT_EVENTS: Final = frozenset(
+    {
+        "gen_ai.content.prompt",
+        "gen_ai.content.completion",
+        "gen_ai.system.message",
+        "gen_ai.user.message",
+        "gen_ai.assistant.message",
+        "gen_ai.tool.message",
+        "gen_ai.choice",
+        "gen_ai.client.inference.operation.details",
+    }
+)
+"""Span events that hold messages (conventions before 1.37)."""
+
+_PLACEHOLDERS: Final[Mapping[tuple[str, str], str]] = {
+    # opentelemetry-instrumentation-openai-agents-v2 writes its own name on every span that is no agent's.
+    ("OA", semconv.GEN_AI_AGENT_NAME): "OpenAI Agent",
+}
+
+# --- Logs that tell of calls and turns ------------------------------------------------------------------
+
+CALL_LOGS: Final[Mapping[tuple[str, str], str]] = {
+    ("CC", "api_request"): "model",
+    ("CC", "tool_decision"): "tool",
+    ("CX", "codex.sse_event"): "model",
+    ("CX", "codex.tool_decision"): "tool",
+    ("GC", "gemini_cli.api_response"): "model",
+    ("GC", "gemini_cli.tool_call"): "tool",
+    ("", "gen_ai.client.inference.operation.details"): "model",
+}
+"""The one log that tells of a call: emitter ("" for any without an entry) and event name, and what kind.
+
+Gemini CLI sends `gen_ai.client.inference.operation.details` too, for the same calls: not counted. A log of a
+model call counts only with its usage (Codex sends several `codex.sse_event` a call), one of a tool only
+where the call was allowed.
+"""
+
+ALLOWED: Final = ("accept", "approved", "approved_for_session", "approved_execpolicy_amendment")
+"""Decisions of Claude Code and Codex after which a tool ran."""
+
+TURN_LOGS: Final = frozenset(
+    {("CC", "user_prompt"), ("CX", "codex.user_prompt"), ("GC", "gemini_cli.user_prompt")}
+)
+"""The one log that tells of a turn."""
+
+_NAME_PREFIXES: Final = (
+    ("session ", "session", ""),
+    ("task ", "task", ""),
+    ("invoke_agent ", "agent", "agent"),
+    ("execute_tool ", "tool", "tool"),
+    ("chat ", "model", "model"),
+    ("text_completion ", "model", "model"),
+    ("generate_content ", "model", "model"),
+    ("embeddings ", "embedding", "model"),
+    ("retrieval ", "retrieval", ""),
+    ("invoke_workflow ", "workflow", ""),
+)
+
+
+def category_of_name(name: str) -> tuple[str, str, str]:
+    """Tell what a span is by its conventional name: category, slot of what follows, and that text.
+
+    For spans that are only announced: their name is all that is known.
+    """
+    for prefix, category, slot in _NAME_PREFIXES:
+        if name.startswith(prefix):
+            return category, slot, name[len(prefix) :]
+    return "step", "", ""
+
+
+def plain_model(model: str) -> str:
+    """Return a model's name without the variant that Claude Code puts in brackets: it is the same model."""
+    head, bracket, _ = model.partition("[")
+    return head if bracket and head and model.endswith("]") else model
+
+
+# --- Reading values ----------------------------------------------------------------------------------------
+
+
+def plain(value: AnyValue) -> Any:
+    """Return an attribute's value as plain Python: None where it is empty, lists and dicts where it nests."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: plain(item.value) for item in value.kvlist_value.values}
+    return None if kind is None else getattr(value, kind)
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex() or None
+    return json.dumps(value, default=bytes.hex) if value else None
+
+
+def _as_id(value: Any) -> str | None:
+    text = _as_text(value)
+    return None if text is None or text.strip() in ABSENT else text
+
+
+def _as_quoted_id(value: Any) -> str | None:
+    """Strip the one layer of JSON quotes that AgentScope 1 puts around texts."""
+    if isinstance(value, str) and value.startswith('"') and (inner := _json(value)) is not None:
+        return _as_id(inner)
+    return _as_id(value)
+
+
+_MAX_DIGITS: Final = 18  # more is no count of anything, and would not fit 64 bits
+
+
+def _as_count(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS and value.isascii() and value.isdecimal():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 10**_MAX_DIGITS:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _as_cost(value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    is_amount = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return float(value) if is_amount else None
+
+
+def _as_switch(value: Any) -> bool | None:
+    return True if value is True else None
+
+
+def _json(text: Any) -> Any:
+    """Parse JSON that may be none, as cut texts are."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_present(value: AnyValue) -> bool | None:
+    return True if value.ByteSize() > len(b"\n\0") else None  # an empty text takes two bytes
+
+
+# --- Compiled tables: one dictionary look-up an attribute ---------------------------------------------
+
+
+def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
+    if not path:
+        return lambda value: convert(plain(value))
+
+    def read(value: AnyValue) -> Any:
+        found = _json(plain(value)) if value.HasField("string_value") else plain(value)
+        for name in path.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        return None if found is None else convert(found)
+
+    return read
+
+
+def _kind_reader(kinds: Mapping[str, str]) -> Reader:
+    return lambda value: kinds.get(value.string_value.lower())
+
+
+def _without(convert: Callable[[Any], Any], placeholder: str) -> Callable[[Any], Any]:
+    return lambda value: None if value == placeholder else convert(value)
+
+
+def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
+    table: dict[str, tuple[Entry, ...]] = {}
+
+    def add(slot: str, rank: int, key: str, read: Callable[[str], Reader]) -> None:
+        owner, mark, bare = key.partition(":")
+        if mark and owner != emitter:
+            return
+        name, _, path = (bare if mark else key).partition("#")
+        table[name] = (*table.get(name, ()), (slot, rank, read(path)))
+
+    as_id = _as_quoted_id if emitter == "AS" else _as_id
+    for slots, convert in (
+        (IDS, as_id),
+        (TEXTS, _as_text),
+        (COUNTS, _as_count),
+        (COSTS, _as_cost),
+        (SWITCHES, _as_switch),
+    ):
+        for slot, keys in slots.items():
+            for rank, key in enumerate(keys):
+                placeholder = _PLACEHOLDERS.get((emitter, key))
+                chosen = convert if placeholder is None else _without(convert, placeholder)
+                add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
+    for rank, (key, kinds) in enumerate(_KINDS.items()):
+        add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
+    for key in CONTENTS:
+        add("content", 0, key, lambda _path: _is_present)
+    return table
+
+
+_TABLES: Final = {emitter: _compile(emitter) for emitter in ("", *(emitter for emitter, _ in EMITTERS))}
+
+
+def emitter_of(scope: str) -> str:
+    """Return which emitter of EMITTERS an instrumentation scope belongs to, "" for any other."""
+    for emitter, prefix in EMITTERS:
+        if scope.startswith(prefix):
+            return emitter
+    return ""
+
+
+def entries(emitter: str) -> Mapping[str, tuple[Entry, ...]]:
+    """Return, by attribute key, what its value may fill in records of this emitter."""
+    return _TABLES[emitter]
