@@ -12,7 +12,7 @@ __all__ = ["Clock", "system_clock"]
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """`wall` is Unix time in ns, for what is stored and shown; `monotonic`, in ns, is what leases count on."""
+    """`wall` is Unix time, for what is stored and shown; leases count on `monotonic`; both in ns."""
 
     wall: Callable[[], int]
     monotonic: Callable[[], int]

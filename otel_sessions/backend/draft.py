@@ -84,7 +84,7 @@ class _Sketch:
     moment: Moment
     lookup: Callable[[str], Sequence[RunRecord]]
     changed: dict[RunKey, RunRecord] = field(default_factory=dict[RunKey, RunRecord])
-    before: dict[RunKey, "RunRecord | None"] = field(default_factory=dict[RunKey, "RunRecord | None"])
+    before: dict[RunKey, RunRecord | None] = field(default_factory=dict[RunKey, "RunRecord | None"])
     timeline: list[TimelineEntry] = field(default_factory=list[TimelineEntry])
     counted: dict[tuple[str, str], Gauge] = field(default_factory=dict[tuple[str, str], Gauge])
     bases: dict[str, int] = field(default_factory=dict[str, int])

@@ -130,16 +130,19 @@ class Ingest:
         self._last_tick = 0
         self._away = 0
         self._stopping = False
+        self._closed = False
+        self._failing = ""
         self._writer: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._write_thread = ThreadPoolExecutor(1, "otel-sessions-write")
         self._decode_threads = ThreadPoolExecutor(2, "otel-sessions-decode")
 
-    async def start(self) -> None:
-        """Begin to write and to tick."""
+    async def start(self) -> asyncio.Task[None]:
+        """Begin to write and to tick; return the writer, whose end before `stop` is a fault of ours."""
         self._last_tick = self._clock.monotonic()
         self._writer = asyncio.create_task(self._write_on(), name="otel-sessions writer")
         self._tick()
+        return self._writer
 
     async def stop(self) -> None:
         """Commit all that was accepted, signs of life too, and end the writer."""
@@ -164,6 +167,9 @@ class Ingest:
         except BaseException:
             self._queue.give(len(body))
             raise
+        if self._closed:
+            self._queue.give(len(body))
+            raise _stopping()
         done = asyncio.get_running_loop().create_future()
         # From here on the writer gives the room back: it holds the request even if the sender goes away.
         self._waiting.append(_Waiting(Arrival(request, arrived), len(body), done))
@@ -191,9 +197,9 @@ class Ingest:
     # --- decoding --------------------------------------------------------------------------------
 
     def _take_room(self, size: int) -> None:
+        if self._closed:
+            raise _stopping()
         try:
-            if self._stopping:
-                raise BackPressureError("the backend is stopping; send it again later")
             self._queue.take(size)
         except BackPressureError:
             self._counters.refused += 1
@@ -233,6 +239,7 @@ class Ingest:
             batch, self._waiting = self._waiting, []
             await self._write(batch)
         await self._write([], flush=True)
+        self._closed = True
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
         moment = self._live.moment(self._now(), self._clock.wall(), away=self._away, flush=flush)
@@ -253,14 +260,22 @@ class Ingest:
         await asyncio.wait([commit])  # whatever it raises must not end the writer
         error = commit.exception()
         if error is not None:
-            self._counters.failed_commits += 1
-            logger.error(
-                "a commit of %d requests failed: %s", len(batch), error, exc_info=_unless_told(error)
-            )
+            self._note_failure(error)
             return error
+        if self._failing:
+            self._failing = ""
+            logger.warning("commits succeed again")
         self._live.commit(*commit.result())
         self._counters.commits += 1
         return None
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._counters.failed_commits += 1
+        if str(error) == self._failing:
+            return  # a full disk fails every commit the same way
+        self._failing = str(error)
+        # Errors of the store say what to do; others are ours to find.
+        logger.error("a commit failed: %s", error, exc_info=None if isinstance(error, BackendError) else error)
 
     def _commit(self, batch: Sequence[_Waiting], moment: Moment) -> tuple[Draft, Changes]:
         """Fold and store one batch; runs in the writer's thread."""
@@ -285,6 +300,5 @@ class Ingest:
                 one.done.set_exception(NotStoredError(f"not stored: {error}; send it again later"))
 
 
-def _unless_told(error: BaseException) -> BaseException | None:
-    """Return what to log with a traceback: errors of the store say what to do, others are ours to find."""
-    return None if isinstance(error, BackendError) else error
+def _stopping() -> NotStoredError:
+    return NotStoredError("the backend is stopping; send it again later")

@@ -164,7 +164,7 @@ def expiry_of(record: RunRecord) -> int:
 
 
 def same_history(before: RunRecord, after: RunRecord) -> bool:
-    """Tell whether two records differ in nothing but signs of life, which are worth no commit of their own."""
+    """Tell whether two records differ in signs of life only, which are worth no commit of their own."""
     return _history(before) == _history(after)
 
 

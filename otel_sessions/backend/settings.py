@@ -130,8 +130,8 @@ def _token(value: str, source: str) -> str | None:
         return None
     if len(value) < TOKEN_MIN or not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigurationError(
-            f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters without spaces, "
-            'as made by: python -c "import secrets; print(secrets.token_urlsafe())"'
+            f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters "
+            'without spaces, as made by: python -c "import secrets; print(secrets.token_urlsafe())"'
         )
     return value
 
@@ -149,6 +149,7 @@ def _check_reach(settings: Settings) -> None:
     for option, address in (("--grpc", settings.grpc), ("--http", settings.http)):
         if settings.token is None and not address.is_loopback:
             raise ConfigurationError(
-                f"{option}={address} can be reached from other machines, and without a token anybody there could "
-                "read and write all sessions. Set OTEL_SESSIONS_TOKEN (or --token), or listen on 127.0.0.1."
+                f"{option}={address} can be reached from other machines, and without a token anybody there "
+                "could read and write all sessions. Set OTEL_SESSIONS_TOKEN (or --token), or listen on "
+                "127.0.0.1."
             )

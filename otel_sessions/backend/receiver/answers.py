@@ -1,0 +1,101 @@
+"""What an exporter is told: OTLP's answers as bytes, the same in substance over HTTP and gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.message import Message
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from otel_sessions.backend.decode import DecodeError
+from otel_sessions.backend.ingest import BackPressureError
+from otel_sessions.backend.receiver.inflate import BrokenBodyError, TooLargeError
+from otel_sessions.backend.records import Encoding, Request, Signal
+from otel_sessions.errors import BackendError
+
+__all__ = ["MAX_BODY_BYTES", "Refusal", "encode", "refusal_for", "status_of", "success"]
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+"""Greatest request, as sent and inflated: the default of OTLP 1.11."""
+
+RETRY_SECONDS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request was not taken: a word for the tally, both protocols' codes, when to send it again."""
+
+    word: str
+    http: int
+    grpc: int  # google.rpc.Code
+    message: str
+    retry_seconds: int | None = None
+
+
+def refusal_for(error: Exception) -> Refusal:
+    """Say what an error means to whoever sent the request; what is not foreseen is a fault of ours."""
+    message = str(error)
+    if isinstance(error, (DecodeError, BrokenBodyError)):
+        return Refusal("invalid", 400, Code.INVALID_ARGUMENT, message)
+    if isinstance(error, TooLargeError):
+        return Refusal("too_large", 413, Code.RESOURCE_EXHAUSTED, message)
+    if isinstance(error, BackPressureError):
+        return Refusal("busy", 429, Code.RESOURCE_EXHAUSTED, message, RETRY_SECONDS)
+    if isinstance(error, BackendError):
+        return Refusal("not_stored", 503, Code.UNAVAILABLE, message, RETRY_SECONDS)
+    return Refusal(
+        "failed", 500, Code.INTERNAL, "the backend failed on this request; its log has the details"
+    )
+
+
+def status_of(refusal: Refusal) -> Status:
+    """Return the refusal as google.rpc.Status, with RetryInfo where sending it again makes sense."""
+    status = Status(code=refusal.grpc, message=refusal.message)
+    if refusal.retry_seconds is not None:
+        detail = AnyMessage()
+        detail.Pack(RetryInfo(retry_delay=Duration(seconds=refusal.retry_seconds)))
+        status.details.append(detail)
+    return status
+
+
+def success(request: Request) -> bytes:
+    """Return the answer to a request that was stored, wholly or but for what it says was rejected."""
+    if not (request.rejected or request.message):
+        return _NOTHING[request.encoding]
+    return encode(_partial(request), request.encoding)
+
+
+def encode(message: Message, encoding: Encoding) -> bytes:
+    """Encode an answer the way the request was encoded."""
+    if encoding is Encoding.PROTOBUF:
+        return message.SerializeToString()
+    return MessageToJson(message, indent=None).encode()
+
+
+_NOTHING: Final = {Encoding.PROTOBUF: b"", Encoding.JSON: b"{}"}
+
+
+def _partial(request: Request) -> Message:
+    if request.signal is Signal.TRACES:
+        traces = ExportTraceServiceResponse()
+        traces.partial_success.rejected_spans = request.rejected
+        traces.partial_success.error_message = request.message
+        return traces
+    if request.signal is Signal.LOGS:
+        logs = ExportLogsServiceResponse()
+        logs.partial_success.rejected_log_records = request.rejected
+        logs.partial_success.error_message = request.message
+        return logs
+    metrics = ExportMetricsServiceResponse()
+    metrics.partial_success.rejected_data_points = request.rejected
+    metrics.partial_success.error_message = request.message
+    return metrics

@@ -1,0 +1,103 @@
+"""`otel-sessions serve`: the backend in one process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otel_sessions.backend.app import Listening
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments; each has a variable of the environment, which it beats."""
+    parser.description = (
+        "Receive OTLP over gRPC and HTTP, store it in a folder, show it on a page. "
+        "Stops on Ctrl-C or SIGTERM, with everything it acknowledged on disk."
+    )
+    option = parser.add_argument
+    option("--grpc", metavar="HOST:PORT", help="OTLP/gRPC (default: 127.0.0.1:4317) [OTEL_SESSIONS_GRPC]")
+    option(
+        "--http",
+        metavar="HOST:PORT",
+        help="OTLP/HTTP, page and API (default: 127.0.0.1:4318; port 0: a free one) [OTEL_SESSIONS_HTTP]",
+    )
+    option("--data", metavar="DIR", help="data folder (default: this user's own) [OTEL_SESSIONS_DATA]")
+    option("--store", metavar="KIND", help="kind of store (default: sqlite) [OTEL_SESSIONS_STORE]")
+    option(
+        "--token",
+        metavar="TOKEN",
+        help="ask everybody for it; needed to listen beyond this machine [OTEL_SESSIONS_TOKEN]",
+    )
+    option(
+        "--idle-after",
+        metavar="TIME",
+        help="silence after which a session that tells nothing of its life is shown as idle: "
+        "seconds, or 90s, 5m, 1h (default: 300) [OTEL_SESSIONS_IDLE_AFTER]",
+    )
+    option(
+        "--host-name",
+        metavar="NAMES",
+        help="further names of the page, comma between (beside localhost) [OTEL_SESSIONS_HOST_NAME]",
+    )
+    option("--json", action="store_true", help="print one line of JSON once ready, instead of a greeting")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from otel_sessions.backend.app import serve
+    from otel_sessions.backend.settings import ENVIRONMENT, read_settings
+
+    settings = read_settings({name: getattr(args, name) for name in ENVIRONMENT}, os.environ)
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    _allow_many_connections()
+    _run_loop(serve(settings, _announce_json if args.json else _greet))
+    return 0
+
+
+def _announce_json(listening: Listening) -> None:
+    where = {"http": str(listening.http), "grpc": str(listening.grpc), "data": str(listening.data)}
+    print(json.dumps(where), flush=True)
+
+
+def _greet(listening: Listening) -> None:
+    print(
+        f"otel-sessions is listening\n"
+        f"  page       http://{listening.http}/\n"
+        f"  OTLP/HTTP  http://{listening.http}\n"
+        f"  OTLP/gRPC  http://{listening.grpc}\n"
+        f"  data       {listening.data}\n"
+        f"Stop with Ctrl-C.",
+        flush=True,
+    )
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it happens to be installed; it is faster, and needed by nobody."""
+    try:
+        import uvloop  # pyright: ignore[reportMissingImports] - optional, no dependency
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files, often 1,024, as far as the system lets us."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
