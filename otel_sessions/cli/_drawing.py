@@ -16,7 +16,17 @@ from rich.text import Text
 
 from otel_sessions.backend.records import Flag
 
-__all__ = ["Line", "clean", "duration", "lines", "session_list", "session_summary", "span_tree", "state"]
+__all__ = [
+    "Line",
+    "clean",
+    "duration",
+    "label",
+    "lines",
+    "session_list",
+    "session_summary",
+    "span_tree",
+    "state",
+]
 
 _STATES: Final = {
     "running": ("●", "green"),
@@ -123,6 +133,8 @@ def state(session: Mapping[str, Any]) -> Text:
         glyph, word, style = _OUTCOMES.get(str(session.get("outcome")), (glyph, word, style))
         reason = str(session.get("end_reason") or "").replace("_", " ")
         detail = reason if reason not in ("", "completed", "error", word) else None
+    elif session.get("outcome"):  # without life cycle events a session never ends, but its spans may tell
+        detail = session["outcome"]
     text = Text(f"{glyph} {word}", style=style)
     return text.append(f" ({clean(str(detail))})", style="default") if detail else text
 
@@ -137,7 +149,7 @@ def session_list(sessions: Sequence[Mapping[str, Any]], now: int) -> Table:
     for session in sessions:
         table.add_row(
             state(session),
-            Text(_label(session)),
+            Text(label(session)),
             Text(clean(str(session["id"])), style="dim"),
             Text(clean(str(session.get("service") or ""))),
             _ago(session.get("started_at"), now),
@@ -150,7 +162,7 @@ def session_list(sessions: Sequence[Mapping[str, Any]], now: int) -> Table:
 
 def session_summary(session: Mapping[str, Any], now: int) -> Iterator[Text]:
     """Draw what is known of a session as a whole: a line or more."""
-    yield Text.assemble(state(session), "  ", (_label(session), "bold"))
+    yield Text.assemble(state(session), "  ", (label(session), "bold"))
     facts = [
         f"id {session['id']}",
         str(session.get("service") or ""),
@@ -238,7 +250,8 @@ def _marks(span: Line) -> Text:
     return Text("  ").join(Text(word, style=style) for word, style in marks)
 
 
-def _label(session: Mapping[str, Any]) -> str:
+def label(session: Mapping[str, Any]) -> str:
+    """Return a session's name and title, or its id where it has neither."""
     parts = [clean(str(part)) for part in (session.get("name"), session.get("title")) if part]
     return " · ".join(parts) or clean(str(session["id"]))
 
