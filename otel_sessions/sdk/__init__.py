@@ -1,0 +1,1 @@
+"""What runs inside the agent's process: sessions, tasks and spans, and their way out."""

@@ -15,13 +15,17 @@ __all__ = ["Counts", "OpenSpan", "Run"]
 
 
 class OpenSpan(NamedTuple):
-    """A span that has started and not yet ended. `kind` is OTLP's number, `start` Unix time in ns."""
+    """A span that has started and not yet ended. `kind` is OTLP's number, `start` Unix time in ns.
+
+    `trace_id` is not always the run's: code that replaces the OpenTelemetry Context starts new traces.
+    """
 
     span_id: int
     name: str
     kind: int
     parent_id: int | None
     start: int
+    trace_id: int
 
 
 class Counts(NamedTuple):

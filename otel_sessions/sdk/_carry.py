@@ -1,0 +1,122 @@
+"""Taking a session elsewhere: into another thread or executor, into headers, into a child process and out again.
+
+W3C Trace Context and Baggage carry it; of ours there is only `session.id` and the root's span id in the
+baggage, for baggage leaves in every outgoing request.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from opentelemetry import baggage, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_sessions import semconv
+from otel_sessions.sdk import _context
+from otel_sessions.sdk._context import Place
+from otel_sessions.sdk._root import Options, Root
+from otel_sessions.sdk._session import current_session, place_of, taken_up
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from otel_sessions.sdk._provider import Runtime
+    from otel_sessions.sdk._session import Session
+
+__all__ = ["child_env", "headers", "take_up", "wrap"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+_ID_BYTES: Final = 16
+
+
+def wrap(function: F) -> F:
+    """Return `function` so that it runs with what is current now, wherever it is called.
+
+    For threads, timers, executors and greenlets, which start without a session. Context variables of
+    others are taken along too. Each call has a copy of its own, so that calls may run at the same time.
+    """
+    if inspect.iscoroutinefunction(function):
+        state = _context.snapshot()
+
+        async def coroutine(*args: Any, **kwargs: Any) -> Any:
+            before = _context.swap(state)
+            try:
+                return await function(*args, **kwargs)
+            finally:
+                _context.swap(before)
+
+        return cast("F", functools.update_wrapper(coroutine, function))
+    context = copy_context()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return context.copy().run(function, *args, **kwargs)
+
+    return cast("F", functools.update_wrapper(call, function))
+
+
+def headers(session: Session | None) -> dict[str, str]:
+    """Return `traceparent`, `tracestate` and `baggage` that carry a session, as far as there is one.
+
+    The parent is the current span where that is in the session, else the session's root.
+    """
+    carried: dict[str, str] = {}
+    context = _context.parent_context()
+    place = place_of(session) if session is not None else None
+    if place is not None and place.root is not None:
+        context = _inside(context, place)
+        context = baggage.set_baggage(semconv.SESSION_ID, place.root.session_id, context)
+        if place.root.span_id:
+            context = baggage.set_baggage(semconv.BAGGAGE_RUN, f"{place.root.span_id:016x}", context)
+    TraceContextTextMapPropagator().inject(carried, context)
+    W3CBaggagePropagator().inject(carried, context)
+    return carried
+
+
+def child_env() -> dict[str, str]:
+    """Return this process's environment plus what carries the current session, for a child process.
+
+    As in `subprocess.run(command, env=child_env())`. The child takes the session up by `init()`: its spans
+    belong to it, and it opens no run of its own.
+    """
+    environ = {name: value for name, value in os.environ.items() if name.lower() not in _HEADERS}
+    return environ | {name.upper(): value for name, value in headers(current_session()).items()}
+
+
+def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
+    """Make the session current that a parent process put into the environment, for this whole process."""
+    carried = {name: environ[name.upper()] for name in _HEADERS if environ.get(name.upper())}
+    if runtime.carried is not None or not carried:
+        return
+    context = TraceContextTextMapPropagator().extract(carried, _context.parent_context())
+    context = W3CBaggagePropagator().extract(carried, context)
+    session_id = baggage.get_baggage(semconv.SESSION_ID, context)
+    run = _span_id(baggage.get_baggage(semconv.BAGGAGE_RUN, context))
+    parent = trace.get_current_span(context)
+    if not isinstance(session_id, str) or not session_id:
+        return
+    root = Root(session_id, Options(name="", id=session_id))
+    place = runtime.carried = Place(root, {semconv.SESSION_ID: session_id})
+    root.attend(runtime.liveness_for(root.options), parent.get_span_context().trace_id, run)
+    runtime.carried_session = taken_up(place, parent)
+
+
+def _inside(context: Context, place: Place) -> Context:
+    """Return a context whose span is in the session: the current one, or the session's root."""
+    scope = _context.current_scope()
+    if scope is not None and scope.place.root is place.root:
+        return context
+    root = place.root
+    return context if root is None else trace.set_span_in_context(root.as_parent(), context)
+
+
+def _span_id(value: object) -> int:
+    text = value if isinstance(value, str) else ""
+    return int(text, 16) if len(text) == _ID_BYTES and all(c in "0123456789abcdef" for c in text) else 0

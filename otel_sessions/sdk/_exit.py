@@ -1,0 +1,231 @@
+"""The end of the process: end what is open, send what is left, within one deadline.
+
+Three ways lead here: `atexit`, a signal whose disposition was the default, and the finalisers of a
+multiprocessing child, which runs no `atexit`. A kill -9 leads nowhere; then the backend's lease tells.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from otel_sessions import semconv
+from otel_sessions.lifecycle import ENDINGS, Ending, ending_for
+from otel_sessions.sdk import _process
+from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._registry import OpenEntry, registry
+from otel_sessions.sdk._settings import EXIT_DEADLINE
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from otel_sessions.sdk._root import Root
+
+__all__ = ["end_collected", "end_open", "handle_signals", "install"]
+
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_POSTPONE: Final = 0.005
+_POSTPONEMENTS: Final = 20
+
+_LOCKING: Final = (
+    "opentelemetry.attributes",
+    "opentelemetry.sdk.trace",
+    "opentelemetry.sdk.util",
+    "otel_sessions.sdk._export",
+    "otel_sessions.sdk._liveness",
+    "otel_sessions.sdk._root",
+    "otel_sessions.sdk._sender",
+)
+"""Modules whose functions hold locks, for microseconds and never while user code runs."""
+
+
+class Ender(Protocol):
+    """What does the work at the end: the runtime."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the sender's thread can't begin a job now."""
+        ...
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Run a job in the sender's thread."""
+        ...
+
+    def finish(self, deadline: float) -> None:
+        """Send what is left until `deadline`, in monotonic seconds."""
+        ...
+
+
+class _Hooks:
+    """The state of this module; one instance."""
+
+    __slots__ = ("ender", "handling", "postponed", "watches_children")
+
+    def __init__(self) -> None:
+        self.ender: Ender | None = None
+        self.watches_children = False
+        self.postponed = 0
+        self.handling = False
+
+
+_hooks: Final = _Hooks()
+
+
+def install(ender: Ender) -> None:
+    """Have `ender` do the work at the end of this process; of several the last."""
+    if _hooks.ender is None:
+        # The provider's own handler is registered by now, so that ours runs before it.
+        atexit.register(_at_exit)
+    _hooks.ender = ender
+
+
+def handle_signals(*, wanted: bool) -> None:
+    """Handle SIGTERM and SIGHUP where their disposition is the default, or give ours back."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in _SIGNALS:
+        present = signal.getsignal(number)
+        if wanted and present is signal.SIG_DFL:
+            signal.signal(number, _on_signal)
+        elif not wanted and present is _on_signal:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def end_open(ending: Ending, error: BaseException | None = None) -> None:
+    """End everything that is open here, the youngest first, at one instant and marked as forced."""
+    now = time.time_ns()
+    for entry in reversed(list(registry.open.values())):
+        with guard("forced end"):
+            _end(entry, ending, error, now)
+    for root in list(registry.roots.values()):
+        with guard("forced end"):
+            _end_root(root, ending, error, now)
+
+
+def end_collected(root: Root) -> None:
+    """End a run whose session nobody holds any more."""
+    root.end(ENDINGS["garbage_collected"])
+
+
+def _end(entry: OpenEntry, ending: Ending, error: BaseException | None, now: int) -> None:
+    root = entry.place.root if entry.place is not None else None
+    if root is not None and root.span is entry.span:
+        _end_root(root, ending, error, now)
+    else:
+        entry.span.set_attribute(semconv.FORCED_END, True)
+        entry.span.end(now)
+
+
+def _end_root(root: Root, ending: Ending, error: BaseException | None, now: int) -> None:
+    if root.child:
+        root.leave()
+    else:
+        root.end(ending, error=error, forced_at=now)
+
+
+def _end_by(ender: Ender, deadline: float, ending: Ending, error: BaseException | None = None) -> None:
+    """End what is open and send what is left, until `deadline`.
+
+    In the sender's thread, for foreign processors take their time in `on_end`; here where it can't begin.
+    """
+    if ender.busy:
+        end_open(ending, error)
+    else:
+        done = threading.Lock()
+        done.acquire()
+
+        def job() -> None:
+            try:
+                end_open(ending, error)
+            finally:
+                done.release()
+
+        ender.do(job)
+        done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+    ender.finish(deadline)
+
+
+# --- atexit --------------------------------------------------------------------------------------------
+
+
+def _at_exit() -> None:
+    error = _uncaught()
+    ending = ENDINGS["exit_open"] if error is None else ending_for(error)
+    if _hooks.ender is not None:
+        with guard("exit"):
+            _end_by(_hooks.ender, time.monotonic() + EXIT_DEADLINE, ending, error)
+
+
+def _uncaught() -> BaseException | None:
+    """Return the exception that ends the program, if one does.
+
+    The interpreter leaves it in `sys.last_value`, but so does every prompt: interactive ones are left out,
+    and what did not come through the main program's outermost frame.
+    """
+    error: BaseException | None = getattr(sys, "last_value", None)
+    if error is None or hasattr(sys, "ps1") or sys.flags.interactive or "IPython" in sys.modules:
+        return None
+    traceback = error.__traceback__
+    outermost = traceback.tb_frame.f_globals.get("__name__") if traceback is not None else None
+    return error if outermost in ("__main__", "runpy") else None
+
+
+# --- Signals ---------------------------------------------------------------------------------------------
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """End and send everything, then let the signal do what it would have done.
+
+    Where the signal interrupted code that holds a lock, we would wait for ourselves (4.7 s and everything
+    lost, measured on a span's lock): then the signal is sent once more, a little later.
+    """
+    ender = _hooks.ender
+    if ender is not None and not _hooks.handling:
+        if _hooks.postponed < _POSTPONEMENTS and not ender.busy and _may_hold_a_lock(frame):
+            _hooks.postponed += 1
+            ender.do(lambda: _send_again(number))
+            return
+        _hooks.handling = True
+        with guard("signal"):
+            _end_by(ender, time.monotonic() + EXIT_DEADLINE, ENDINGS["signal"])
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _send_again(number: int) -> None:
+    time.sleep(_POSTPONE)
+    os.kill(os.getpid(), number)
+
+
+def _may_hold_a_lock(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _LOCKING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+# --- Children of multiprocessing ----------------------------------------------------------------------------
+
+
+def _before_fork() -> None:
+    """Have a multiprocessing child finish like a program: it leaves by os._exit, which runs no atexit."""
+    util: Any = sys.modules.get("multiprocessing.util")
+    if util is not None and _hooks.ender is not None and not _hooks.watches_children:
+        _hooks.watches_children = True
+        util.register_after_fork(_hooks, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+
+
+def _after_fork() -> None:
+    _hooks.handling = False
+    _hooks.postponed = 0
+
+
+_process.around_fork(before=_before_fork, in_child=_after_fork)

@@ -1,0 +1,347 @@
+"""The way out of an ended span: a bounded queue, and the one thread that batches and exports it.
+
+BatchSpanProcessor is not used: its `force_flush` says True after losing everything and ignores its
+timeout (otel-python #4568), its shutdown blocks for 30 s. Here results are counted as the exporter
+reports them, and whoever waits does so with a deadline while the thread does the work. The exporter is
+the official one and is imported in this thread: inline it stalls an event loop for 135-206 ms.
+
+The thread also does what must not run where it comes up: ending collected sessions, the work of signals.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_sessions.sdk._amend import amended
+from otel_sessions.sdk._guard import guard, guarded, say
+from otel_sessions.sdk._quiet import RetryLines, suppressed
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_sessions.sdk._context import Place
+
+__all__ = ["Outbound", "Outlet", "Sent", "SpanWorker"]
+
+_THREAD_NAME: Final = "otel-sessions-spans"
+_COMPLAIN_AFTER: Final = 30.0
+"""Seconds without any delivery after which a running program is told; a short one hears it at its end."""
+
+
+class Outbound(NamedTuple):
+    """An ended span on its way."""
+
+    span: ReadableSpan
+    place: Place | None
+    late: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of the spans of this process. `answering` is None until something was tried."""
+
+    sent: int
+    pending: int
+    dropped: dict[str, int]
+    answering: bool | None
+    trouble: str | None
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where spans go and how: `open_exporter` is called in the thread, and None exports nothing.
+
+    `target` and `hint` are for people; `delay` is in seconds, `queue` and `batch` count spans.
+    """
+
+    open_exporter: Callable[[], SpanExporter] | None
+    target: str | None
+    hint: str | None
+    delay: float
+    queue: int
+    batch: int
+
+
+class SpanWorker:
+    """The queue and the thread."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._importing = threading.Lock()
+        self._stopped = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Be as new: at the start, and in a forked child, where the thread is gone and its locks may be held."""
+        self._queue: deque[Outbound] = deque()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.RLock()
+        self._asleep = False
+        self._exporter: SpanExporter | None = None
+        self._in_flight: Sequence[Outbound] = ()
+        self._sent = 0
+        self._dropped: Counter[str] = Counter()
+        self._answering: bool | None = None
+        self._trouble: str | None = None
+        self._failing_since: float | None = None
+        self._complained = False
+        self._retries = RetryLines(self._on_retry)
+
+    # --- For any thread ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        if self._thread is not None or self._stopped:
+            return
+        with self._starting, guard("thread"):
+            if self._thread is None:
+                # Known before it runs: the collector may come by here again in the midst of this.
+                self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
+                self._thread.start()
+
+    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
+        """Put an ended span on the queue; a full queue loses its oldest."""
+        if self._outlet.open_exporter is None or (self._in_flight and threading.get_ident() == self._ident):
+            return  # the second: an instrumentation traced our own request
+        item = Outbound(span, place, late)
+        if self._stopped:
+            self._lose((item,), "shut down")
+            return
+        queue = self._queue
+        if len(queue) >= self._outlet.queue:
+            with guard("queue"):
+                self._lose((queue.popleft(),), "queue full")
+        queue.append(item)
+        if self._asleep or len(queue) == self._outlet.batch:
+            self._asleep = False
+            self._jobs.put(None)
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Let the thread run `job`. May be called from a signal handler or a finaliser: it takes no lock."""
+        self._jobs.put(job)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread can't begin a job now: it exports, imports the exporter, or does not run."""
+        return bool(self._in_flight) or self._importing.locked() or self._thread is None or self._stopped
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until everything taken so far was tried, at most until `deadline` (monotonic s)."""
+        if self._thread is None or self._stopped:
+            return not self._queue
+        done = threading.Lock()
+        done.acquire()
+
+        def job() -> None:
+            try:
+                self._send_all(deadline)
+            finally:
+                done.release()
+
+        self.do(job)
+        return done.acquire(timeout=max(0.0, deadline - time.monotonic())) and not self._queue
+
+    def hurry(self, deadline: float) -> None:
+        """Send what is queued without further delay; returns at once."""
+        self.do(lambda: self._send_all(deadline))
+
+    def change(self, outlet: Outlet) -> None:
+        """Send what is queued the old way, then go on by another outlet."""
+
+        def job() -> None:
+            self._send_all(None)
+            former, self._exporter = self._exporter, None
+            self._outlet = outlet
+            self._open()
+            if former is not None and former is not self._exporter:
+                former.shutdown()
+
+        self.do(job)
+
+    def stop(self, deadline: float) -> None:
+        """Flush, then end the thread; what is left at `deadline` is counted as dropped."""
+        self.flush(deadline)
+        self._stopped = True
+        exporter = self._exporter
+        if exporter is not None:
+            # This ends a retry that is under way; the thread may be inside of it.
+            with guard("exporter shutdown"):
+                exporter.shutdown()
+        self._jobs.put(None)
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        left, self._queue = self._queue, deque()
+        self._lose(left, "not sent in time")
+
+    def sent(self) -> Sent:
+        """Return what became of the spans so far."""
+        return Sent(
+            sent=self._sent,
+            pending=len(self._queue) + len(self._in_flight),
+            dropped=dict(self._dropped),
+            answering=self._answering,
+            trouble=self._trouble,
+            target=self._outlet.target,
+        )
+
+    def complain(self) -> None:
+        """Say in one line what was not delivered and where, if anything."""
+        state = self.sent()
+        lost = sum(state.dropped.values()) + state.pending
+        if lost:
+            say(
+                "otel_sessions: %d of %d spans were not delivered to %s%s%s",
+                lost,
+                lost + state.sent,
+                self._outlet.target,
+                f" ({state.trouble})" if state.trouble else "",
+                f"; {self._outlet.hint}" if self._outlet.hint else "",
+            )
+
+    # --- Fork --------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait while the exporter is imported: a child would inherit the locks of half-imported modules."""
+        self._importing.acquire(timeout=1.0)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._importing.locked():
+            self._importing.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin with an empty queue; the parent sends what was in it. The thread starts with the next span."""
+        self._importing = threading.Lock()
+        self._reset()
+
+    # --- In the thread ------------------------------------------------------------------------------------
+
+    @property
+    def _ident(self) -> int | None:
+        return self._thread.ident if self._thread is not None else None
+
+    def _run(self) -> None:
+        with suppressed():
+            self._open()
+            due: float | None = None
+            while not self._stopped:
+                due = self._turn(due)
+
+    @guarded("exporter")
+    def _open(self) -> None:
+        open_exporter = self._outlet.open_exporter
+        if open_exporter is not None:
+            with self._importing:
+                self._exporter = open_exporter()
+            self._retries.listen()
+
+    def _turn(self, due: float | None) -> float | None:
+        """Wait for a job, a full batch or the time to send; return when what is queued is due."""
+        job = self._await(due)
+        if job is not None:
+            with guard("job"):
+                job()
+        now = time.monotonic()
+        if len(self._queue) >= self._outlet.batch or (due is not None and now >= due):
+            with guard("export"):
+                self._send_all(None)
+        if not self._queue:
+            return None
+        return due if due is not None and due > now else now + self._outlet.delay
+
+    def _await(self, due: float | None) -> Callable[[], None] | None:
+        if due is None:
+            self._asleep = True
+            if not self._queue:
+                return self._jobs.get()
+            self._asleep = False
+            return None
+        try:
+            return self._jobs.get(timeout=max(0.0, due - time.monotonic()))
+        except Empty:
+            return None
+
+    def _send_all(self, deadline: float | None) -> None:
+        """Send what is queued now, batch after batch, until `deadline`."""
+        for _ in range(len(self._queue) // self._outlet.batch + 1):
+            if self._stopped or (deadline is not None and time.monotonic() >= deadline):
+                return
+            batch = self._next_batch()
+            if batch:
+                self._send(batch)
+
+    def _next_batch(self) -> list[Outbound]:
+        batch: list[Outbound] = []
+        while len(batch) < self._outlet.batch:
+            try:
+                batch.append(self._queue.popleft())
+            except IndexError:
+                break
+        return batch
+
+    def _send(self, batch: Sequence[Outbound]) -> None:
+        self._in_flight = batch
+        try:
+            delivered = self._export(batch)
+        finally:
+            self._in_flight = ()
+        if delivered:
+            self._sent += len(batch)
+            self._answering, self._trouble, self._failing_since = True, None, None
+        elif len(batch) > 1 and self._retries.indigestible:
+            # One bad span (a lone surrogate in its name, too many bytes) fails a whole batch.
+            middle = len(batch) // 2
+            self._send(batch[:middle])
+            self._send(batch[middle:])
+        else:
+            self._lose(batch, "unsendable" if self._retries.indigestible else "export failed")
+            self._note_failure()
+
+    def _export(self, batch: Sequence[Outbound]) -> bool:
+        exporter = self._exporter
+        if exporter is None:
+            return False
+        self._retries.begin()
+        result: SpanExportResult | None = None
+        with guard("exporter"):
+            result = exporter.export([_outgoing(item) for item in batch])
+        return result is SpanExportResult.SUCCESS
+
+    def _note_failure(self) -> None:
+        if self._retries.indigestible:
+            return
+        self._answering = False
+        self._trouble = self._retries.reason or self._trouble or "the exporter reported a failure"
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since > _COMPLAIN_AFTER and not self._complained:
+            self._complained = True
+            self.complain()
+
+    def _on_retry(self, reason: str) -> None:
+        self._answering = False
+        self._trouble = reason
+
+    def _lose(self, items: Sequence[Outbound] | deque[Outbound], why: str) -> None:
+        for item in items:
+            self._dropped[why] += 1
+            if item.place is not None and item.place.root is not None:
+                item.place.root.lost()
+
+
+def _outgoing(item: Outbound) -> ReadableSpan:
+    """Return the span with what was evicted or became known at its end; at worst as it is."""
+    with guard("amend"):
+        return amended(item.span, item.place, late=item.late)
+    return item.span

@@ -1,0 +1,101 @@
+"""The one place where our own faults are caught: counted, logged once, never passed on to user code.
+
+Whatever user code calls goes through `guarded`, or runs inside `guard`; so do hooks, exporters and
+processors of others that we call. `KeyboardInterrupt`, `SystemExit` and cancellations pass: they belong
+to the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+__all__ = ["faults", "guard", "guarded", "say", "say_once"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_logger: Final = logging.getLogger("otel_sessions")
+_faults: Final[Counter[str]] = Counter()
+_said: Final[set[object]] = set()
+
+
+def faults() -> Mapping[str, int]:
+    """Return how often each place of ours failed in this process."""
+    return dict(_faults)
+
+
+def guarded(place: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+    """Make a function return None where it would raise an Exception; the fault is counted under `place`."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
+            try:
+                return function(*args, **kwargs)
+            except Exception as exc:  # noqa: BLE001 - this is the guard
+                _note(place, exc)
+                return None
+
+        return wrapper
+
+    return decorate
+
+
+class guard:  # noqa: N801 - reads as a statement: `with guard("export"):`
+    """Swallow, count and log once any Exception that leaves the block."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
+    ) -> bool:
+        if not isinstance(exc, Exception):
+            return False
+        _note(self._place, exc)
+        return True
+
+
+def say_once(key: object, message: str, *args: object) -> None:
+    """Log a warning, the first time that `key` is given in this process."""
+    if key not in _said:
+        _said.add(key)
+        say(message, *args)
+
+
+def say(message: str, *args: object) -> None:
+    """Log a warning; a handler or filter of the user's that raises harms nobody."""
+    try:
+        _logger.warning(message, *args)
+    except Exception:  # noqa: BLE001 - this is the guard
+        _faults["log"] += 1
+
+
+def _note(place: str, exc: BaseException) -> None:
+    _faults[place] += 1
+    say_once(
+        ("fault", place, type(exc)),
+        "otel_sessions: %s failed and was skipped (%s: %s); further faults are counted in stats().faults",
+        place,
+        type(exc).__name__,
+        _text(exc),
+    )
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001 - __str__ of a foreign exception
+        return "?"

@@ -1,0 +1,95 @@
+"""`init()`: set up tracing once, take a carried session up, start one where that is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+
+from otel_sessions.errors import ConfigurationError
+from otel_sessions.sdk import _carry, _provider
+from otel_sessions.sdk._session import Session, session, start_solo
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+__all__ = ["Handle", "init"]
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What `init()` set up.
+
+    `tracer_provider` is the one in use, ours or the one that was joined; None where OTEL_SDK_DISABLED
+    switches tracing off. `joined` tells whether it was there before. `session` is the one that
+    `auto_session=True` started, or the one carried here from a parent process.
+    """
+
+    tracer_provider: trace.TracerProvider | None
+    joined: bool
+    session: Session | None = None
+
+
+def init(
+    *,
+    service_name: str | None = None,
+    auto_session: bool = False,
+    tracer_provider: trace.TracerProvider | None = None,
+    exporter: SpanExporter | None = None,
+    export: bool | None = None,
+    span_processors: Sequence[SpanProcessor] | None = None,
+    capture: bool | None = None,
+    signals: bool | None = None,
+    trust_baggage: bool | None = None,
+) -> Handle:
+    """Set up tracing. May be called any number of times: one provider, one processor, one thread are left.
+
+    A tracer provider that exists (or `tracer_provider`) is joined, never replaced, and gets no exporter
+    unless `exporter` or `export=True` is given, for two exporters to one endpoint show each span twice.
+    Else a provider is made: with `service_name`, the OTEL_* variables, and `exporter` or the one that
+    OTEL_TRACES_EXPORTER names (OTLP over HTTP to http://localhost:4318 by default). `export=False` exports
+    nothing. `span_processors` run behind ours.
+
+    `capture` lets decorators record arguments and results. `signals` (default) handles SIGTERM and SIGHUP
+    where nobody else does. `trust_baggage` believes the `session.id` in the baggage of remote callers.
+    `auto_session` starts a session for the whole program, and ends the one that an earlier such call began.
+
+    Arguments win over the environment. What is left out stays as it is, at first as the environment says.
+    Raises ConfigurationError, and changes nothing, for a value without sense and for what can't be changed
+    any more.
+    """
+    asked = _provider.Arguments(
+        service_name=service_name,
+        tracer_provider=tracer_provider,
+        exporter=exporter,
+        export=export,
+        span_processors=None if span_processors is None else tuple(span_processors),
+        capture=capture,
+        signals=signals,
+        trust_baggage=trust_baggage,
+    )
+    _check(asked)
+    runtime = _provider.configure(asked)
+    if runtime is None:
+        return Handle(None, joined=False)
+    _carry.take_up(runtime, os.environ)
+    started = start_solo(session(service_name or "session")) if auto_session else runtime.carried_session
+    return Handle(runtime.provider, joined=not runtime.own, session=started)
+
+
+def _check(asked: _provider.Arguments) -> None:
+    if asked.service_name is not None and not (isinstance(asked.service_name, str) and asked.service_name):
+        raise ConfigurationError("service_name has to be a string that is not empty")
+    if asked.exporter is not None and not callable(getattr(asked.exporter, "export", None)):
+        raise ConfigurationError(f"exporter={asked.exporter!r} is no SpanExporter: it has no method export()")
+    if asked.exporter is not None and asked.export is False:
+        raise ConfigurationError("exporter and export=False contradict each other: leave one of them out")
+    for processor in asked.span_processors or ():
+        if not callable(getattr(processor, "on_start", None)):
+            raise ConfigurationError(f"span_processors: {processor!r} is no SpanProcessor")
+    if asked.tracer_provider is not None and not callable(getattr(asked.tracer_provider, "get_tracer", None)):
+        raise ConfigurationError(f"tracer_provider={asked.tracer_provider!r} is no TracerProvider")

@@ -1,0 +1,52 @@
+"""Which exporter spans leave by. Only the official ones, by their public constructors, imported in the thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_sessions.sdk._export import Outlet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_sessions.sdk._endpoint import Endpoint
+    from otel_sessions.sdk._settings import Settings
+
+__all__ = ["outlet"]
+
+
+def outlet(settings: Settings, exporter: SpanExporter | None, *, wanted: bool) -> Outlet:
+    """Return the way out: the caller's exporter, else the one that the environment names; none unless wanted."""
+    open_exporter: Callable[[], SpanExporter] | None = None
+    target: str | None = None
+    hint = None
+    endpoint = settings.endpoint
+    if not wanted:
+        pass
+    elif exporter is not None:
+        given = exporter
+        open_exporter, target = lambda: given, type(exporter).__name__
+    elif settings.exporter == "console":
+        open_exporter, target = _console, "the console"
+    elif endpoint is not None:
+        there = endpoint
+        open_exporter, target, hint = lambda: _otlp(there), endpoint.address, endpoint.doubt
+    return Outlet(open_exporter, target, hint, settings.delay, settings.queue, settings.batch)
+
+
+def _otlp(endpoint: Endpoint) -> SpanExporter:
+    if endpoint.protocol == "grpc":
+        from otel_sessions.sdk import _grpc  # noqa: PLC0415 - the only way to grpc
+
+        return _grpc.open_span_exporter(endpoint)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint=endpoint.url)
+
+
+def _console() -> SpanExporter:
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+
+    return ConsoleSpanExporter()

@@ -1,0 +1,165 @@
+"""Our one span processor: it stamps every span of the provider with its session, counts it, and hands it on.
+
+Third-party spans pass here like ours. What the processor hands ended spans to (`Pipeline`) can be
+exchanged, for a processor can't be taken off a provider again. No hook ever raises: an exception here
+would leave through the user's `start_span` or `end`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from opentelemetry import baggage, trace
+from opentelemetry import context as otel
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from otel_sessions import semconv
+from otel_sessions.sdk import _context
+from otel_sessions.sdk._context import Place
+from otel_sessions.sdk._guard import guard, guarded
+from otel_sessions.sdk._registry import OpenEntry, key_of, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.context import Context
+
+__all__ = ["Pipeline", "SessionProcessor"]
+
+
+class Pipeline(Protocol):
+    """Where ended spans go. All members return at once."""
+
+    @property
+    def processors(self) -> Sequence[SpanProcessor]:
+        """The user's processors that run behind ours."""
+        ...
+
+    @property
+    def trust_baggage(self) -> bool:
+        """Whether `session.id` in the baggage of a remote parent is believed."""
+        ...
+
+    @property
+    def carried(self) -> Place | None:
+        """Where spans belong that have no session: a run of the parent process."""
+        ...
+
+    def ready(self) -> None:
+        """Make sure that somebody will take what ends, also in a forked child."""
+        ...
+
+    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
+        """Take an ended span."""
+        ...
+
+    def close(self) -> None:
+        """The provider is being shut down."""
+        ...
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what was taken is out, at most `timeout` seconds."""
+        ...
+
+
+class SessionProcessor(SpanProcessor):
+    """Stamps, counts and hands on."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Find out where the span belongs and stamp it."""
+        self._open(span, parent_context if parent_context is not None else otel.get_current())
+        for processor in self.pipeline.processors:
+            with guard("span processor"):
+                processor.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Count the span and hand it on."""
+        self._close(span)
+        for processor in self.pipeline.processors:
+            with guard("span processor"):
+                processor.on_end(span)
+
+    def shutdown(self) -> None:
+        """Send what is left, within the deadline of process exit."""
+        with guard("shutdown"):
+            self.pipeline.close()
+        for processor in self.pipeline.processors:
+            with guard("span processor"):
+                processor.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what has ended; unlike BatchSpanProcessor's, the answer is true and the deadline kept."""
+        flushed = False
+        with guard("flush"):
+            flushed = self.pipeline.flush(timeout_millis / 1000)
+        for processor in self.pipeline.processors:
+            with guard("span processor"):
+                flushed = processor.force_flush(timeout_millis) and flushed
+        return flushed
+
+    @guarded("on_start")
+    def _open(self, span: Span, context: Context) -> None:
+        self.pipeline.ready()
+        place = cast("Place | None", context.get(_context.PLACE_KEY)) or self._place_of(span, context)
+        attributes = cast("Mapping[str, Any]", span.attributes)
+        own_id = attributes.get(semconv.SESSION_ID)
+        if own_id is not None and (place is None or place.stamp.get(semconv.SESSION_ID) != own_id):
+            place = Place(None, {semconv.SESSION_ID: own_id})
+        key = key_of(cast("trace.SpanContext", span.get_span_context()))
+        entry = registry.open[key] = OpenEntry(span, place)
+        if place is None:
+            return
+        missing = {name: value for name, value in place.stamp.items() if name not in attributes}
+        if missing:
+            span.set_attributes(missing)
+        if place.root is not None:
+            place.root.opened(key, entry)
+
+    @guarded("on_end")
+    def _close(self, span: ReadableSpan) -> None:
+        key = key_of(cast("trace.SpanContext", span.get_span_context()))
+        entry = registry.open.pop(key, None)
+        if entry is None and key in registry.inherited:
+            return
+        place = entry.place if entry is not None else None
+        root = place.root if place is not None else None
+        late = False
+        if root is not None:
+            root.closed(key)
+            late = root.ended_at is not None and (span.end_time or 0) > root.ended_at
+        self.pipeline.take(span, place, late=late)
+
+    def _place_of(self, span: Span, context: Context) -> Place | None:
+        parent = span.parent
+        if parent is not None:
+            entry = registry.open.get(key_of(parent))
+            if entry is not None and entry.place is not None:
+                return entry.place
+            place = self._remote_place(context) if parent.is_remote else _ended_place(parent, context)
+            if place is not None:
+                return place
+        scope = _context.current_scope() or _context.living(_context.scope_of(context))
+        return scope.place if scope is not None else self.pipeline.carried
+
+    def _remote_place(self, context: Context) -> Place | None:
+        if not self.pipeline.trust_baggage:
+            return None
+        session_id = baggage.get_baggage(semconv.SESSION_ID, context)
+        return Place(None, {semconv.SESSION_ID: session_id}) if isinstance(session_id, str) else None
+
+
+def _ended_place(parent: trace.SpanContext, context: Context) -> Place | None:
+    """Return the place of a local parent that has ended, as in a task that outlives it: by its own stamp."""
+    span = trace.get_current_span(context)
+    if not isinstance(span, ReadableSpan) or span.get_span_context() != parent:
+        return None
+    session_id = (span.attributes or {}).get(semconv.SESSION_ID)
+    if session_id is None:
+        return None
+    for scope in (_context.scope_of(context), _context.innermost()):
+        if scope is not None and scope.place.stamp.get(semconv.SESSION_ID) == session_id:
+            return scope.place
+    return Place(None, {semconv.SESSION_ID: session_id})

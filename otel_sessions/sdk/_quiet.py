@@ -1,0 +1,93 @@
+"""Silence around our exporter: it must neither trace its own requests nor chatter while nobody answers.
+
+The official exporters log each retry. Those lines are taken out, for our thread only, and their reason is
+kept for the one line that we say ourselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["RetryLines", "suppressed"]
+
+_LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.common._internal",
+    "opentelemetry.exporter.otlp.common.http",
+)
+_INDIGESTIBLE: Final = ("Failed to encode", "Dropping span batch")
+_SUPPRESS: Final = "suppress_instrumentation"
+_LENGTH: Final = 200
+
+
+class RetryLines(logging.Filter):
+    """Takes the official exporters' log lines of the thread that listens, and keeps what they tell.
+
+    `reason` is the last one said since `begin()`; `indigestible` tells that the batch could not even be
+    made into a request.
+    """
+
+    def __init__(self, on_retry: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_retry = on_retry
+        self._thread: int | None = None
+        self.reason: str | None = None
+        self.indigestible = False
+
+    def listen(self) -> None:
+        """Begin to take the lines of the calling thread."""
+        self._thread = threading.get_ident()
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self)
+
+    def begin(self) -> None:
+        """Forget what was said of earlier batches."""
+        self.reason = None
+        self.indigestible = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the reason of our thread's lines, and let all others pass."""
+        if record.thread != self._thread:
+            return True
+        message = record.getMessage()
+        if message.startswith(_INDIGESTIBLE):
+            self.indigestible = True
+        if "timeout, max retries or shutdown" not in message and "Shutdown in progress" not in message:
+            self.reason = _short(message)
+            self._on_retry(self.reason)
+        return False
+
+
+def _short(message: str) -> str:
+    """Return the cause within a message: of an error of the network the system's own words."""
+    refused = re.search(r"\[Errno -?\d+\] [A-Za-z ,]+|timed out|certificate verify failed", message)
+    if refused:
+        return refused[0]
+    status = re.search(r"code: (\d{3}), reason: (.{0,120})", message, re.DOTALL)
+    return f"HTTP {status[1]} {status[2]}" if status else message[:_LENGTH]
+
+
+@contextmanager
+def suppressed() -> Iterator[None]:
+    """Keep instrumentations of HTTP clients from tracing what this thread sends.
+
+    Their own switch is a key of the Context; an unsampled current span covers others under the usual
+    samplers.
+    """
+    unsampled = trace.NonRecordingSpan(trace.SpanContext(trace_id=1, span_id=1, is_remote=False))
+    token = otel.attach(trace.set_span_in_context(unsampled, otel.set_value(_SUPPRESS, True)))
+    try:
+        yield
+    finally:
+        otel.detach(token)

@@ -1,0 +1,159 @@
+"""What governs tracing in this process: a frozen value made of arguments and environment, checked here.
+
+Pure: a mapping and the arguments of `init()` in, `Settings` out. Arguments win over the environment, an
+empty variable counts as unset. Whatever makes no sense raises `ConfigurationError`, which names the
+variable and says what to write, before anything was changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from otel_sessions.errors import ConfigurationError
+from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
+
+__all__ = ["EXIT_DEADLINE", "Content", "Settings", "asks_for_export", "sdk_disabled"]
+
+EXIT_DEADLINE: Final = 1.5
+"""Seconds that all our work at process exit may take together."""
+
+_DELAY: Final = 0.2
+"""Seconds between a span's end and its departure: what a kill -9 can lose (BatchSpanProcessor: 5 s)."""
+
+_QUEUE: Final = 16_384
+"""Ended spans that wait for the exporter, about 50 MB. The specification's 2,048 drops most spans of
+2,000 sessions that start at once."""
+
+_BATCH: Final = 512
+
+_CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+
+_LIMITS: Final = (
+    "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    "OTEL_SPAN_EVENT_COUNT_LIMIT",
+    "OTEL_SPAN_LINK_COUNT_LIMIT",
+)
+"""The OpenTelemetry SDK reads these while it is imported, and fails on what is no number."""
+
+
+class Content(Enum):
+    """What of messages, arguments and results is recorded."""
+
+    NEVER = "never"
+    EXPLICIT = "explicit"
+    """Only what is passed to us as such."""
+    CAPTURED = "captured"
+    """Also what decorators see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that arguments and environment decide. Durations are in seconds.
+
+    `endpoint` is None unless `exporter` is "otlp".
+    """
+
+    content: Content = Content.EXPLICIT
+    signals: bool = True
+    trust_baggage: bool = False
+    service_name: str | None = None
+    exporter: Exporter = "otlp"
+    endpoint: Endpoint | None = None
+    delay: float = _DELAY
+    queue: int = _QUEUE
+    batch: int = _BATCH
+
+    @classmethod
+    def read(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        capture: bool | None = None,
+        signals: bool | None = None,
+        trust_baggage: bool | None = None,
+        service_name: str | None = None,
+    ) -> Settings:
+        """Make settings of arguments and environment; raise ConfigurationError for a value without sense."""
+        for variable in _LIMITS:
+            _whole(environ, variable, 0, least=0)
+        exporter = resolve_exporter("traces", environ)
+        queue = _whole(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE)
+        if trust_baggage is None:
+            trust_baggage = _flag(environ, "OTEL_SESSIONS_TRUST_BAGGAGE")
+        return cls(
+            content=_content(environ, capture),
+            signals=signals is not False,
+            trust_baggage=trust_baggage,
+            service_name=service_name,
+            exporter=exporter,
+            endpoint=resolve_endpoint("traces", environ) if exporter == "otlp" else None,
+            delay=_milliseconds(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY),
+            queue=queue,
+            batch=min(queue, _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH)),
+        )
+
+
+def asks_for_export(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names a target, so that tracing may start without `init()`."""
+    return any(
+        environ.get(variable, "").strip()
+        for variable in (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_TRACES_EXPORTER",
+        )
+    )
+
+
+def sdk_disabled(environ: Mapping[str, str]) -> bool:
+    """Tell whether OTEL_SDK_DISABLED switches tracing off."""
+    return _flag(environ, "OTEL_SDK_DISABLED")
+
+
+def _flag(environ: Mapping[str, str], variable: str) -> bool:
+    return environ.get(variable, "").strip().lower() == "true"
+
+
+def _content(environ: Mapping[str, str], capture: bool | None) -> Content:
+    value = environ.get(_CAPTURE, "").strip().upper()
+    known = ("", "NO_CONTENT", "FALSE", "EVENT_ONLY", "SPAN_ONLY", "SPAN_AND_EVENT", "TRUE")
+    if value not in known:
+        raise ConfigurationError(
+            f"{_CAPTURE}={value!r} is not known: write NO_CONTENT, SPAN_ONLY, EVENT_ONLY or SPAN_AND_EVENT"
+        )
+    if value == "NO_CONTENT":
+        return Content.NEVER
+    if capture is None:
+        capture = value in ("SPAN_ONLY", "SPAN_AND_EVENT", "TRUE")
+    return Content.CAPTURED if capture else Content.EXPLICIT
+
+
+def _whole(environ: Mapping[str, str], variable: str, default: int, *, least: int = 1) -> int:
+    value = environ.get(variable, "").strip()
+    if not value:
+        return default
+    if not value.isascii() or not value.isdigit() or int(value) < least:
+        raise ConfigurationError(f"{variable}={value!r} is no whole number from {least}: correct or unset it")
+    return int(value)
+
+
+def _milliseconds(environ: Mapping[str, str], variable: str, default: float) -> float:
+    value = environ.get(variable, "").strip()
+    if not value:
+        return default
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (0 <= number < math.inf):
+        raise ConfigurationError(f"{variable}={value!r} is no number of milliseconds: correct or unset it")
+    return number / 1000

@@ -1,0 +1,120 @@
+"""`stats()`, `flush()`, `shutdown()`: what became of everything, told as it is and in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from otel_sessions.lifecycle import ENDINGS
+from otel_sessions.sdk import _exit, _guard, _provider
+from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._liveness import EventStats
+from otel_sessions.sdk._registry import registry
+
+__all__ = ["FlushResult", "Stats", "flush", "shutdown", "stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What this process has done so far; a forked child begins anew.
+
+    `sessions_open` and `spans_open` are open now. Of ended spans `sent` were taken by the exporter,
+    `pending` wait, `dropped` are lost, by reason. All three are 0 where a joined provider's own exporter
+    sends. `endpoint` is where spans go, `answering` whether it took the last ones (None before the first
+    try), `trouble` what the exporter said. `events` counts the life cycle events, `faults` our own faults
+    by place: none is expected.
+    """
+
+    sessions_open: int = 0
+    spans_open: int = 0
+    sent: int = 0
+    pending: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    endpoint: str | None = None
+    answering: bool | None = None
+    trouble: str | None = None
+    events: EventStats = field(default_factory=EventStats)
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """How far a flush came. Counts are those of this process so far, as in `Stats`.
+
+    `complete` tells whether nothing was left waiting when the flush was over, and nothing was lost
+    during it, spans and events alike.
+    """
+
+    complete: bool
+    sent: int = 0
+    pending: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    endpoint: str | None = None
+    answering: bool | None = None
+    trouble: str | None = None
+
+
+def stats() -> Stats:
+    """Return what became of spans and events so far."""
+    runtime = _provider.current()
+    if runtime is None:
+        return Stats(faults=_guard.faults())
+    state = runtime.worker.sent()
+    return Stats(
+        sessions_open=len(registry.roots),
+        spans_open=len(registry.open),
+        sent=state.sent,
+        pending=state.pending,
+        dropped=state.dropped,
+        endpoint=state.target,
+        answering=state.answering,
+        trouble=state.trouble,
+        events=runtime.liveness.stats(),
+        faults=_guard.faults(),
+    )
+
+
+def flush(timeout: float = 2.0) -> FlushResult:
+    """Send everything that has ended, and tell how far that came after at most `timeout` seconds."""
+    runtime = _provider.current()
+    if runtime is None:
+        return FlushResult(complete=True)
+    before = sum(runtime.worker.sent().dropped.values())
+    complete = False
+    if not runtime.closed:
+        with guard("flush"):
+            complete = runtime.flush(timeout)
+    return _result(runtime, complete=complete, dropped_before=before)
+
+
+def shutdown(timeout: float = 2.0) -> FlushResult:
+    """End tracing as the end of the process would: end what is open, send everything, stop the threads.
+
+    What is left after `timeout` seconds is counted as dropped. Later sessions work, but nothing is
+    recorded, until `init()` is called again.
+    """
+    runtime = _provider.current()
+    if runtime is None:
+        return FlushResult(complete=True)
+    before = sum(runtime.worker.sent().dropped.values())
+    if not runtime.closed:
+        deadline = time.monotonic() + timeout
+        with guard("shutdown"):
+            _exit.end_open(ENDINGS["exit_open"])
+        with guard("shutdown"):
+            runtime.finish(deadline)
+    return _result(runtime, complete=True, dropped_before=before)
+
+
+def _result(runtime: _provider.Runtime, *, complete: bool, dropped_before: int) -> FlushResult:
+    state = runtime.worker.sent()
+    return FlushResult(
+        complete=complete and state.pending == 0 and sum(state.dropped.values()) == dropped_before,
+        sent=state.sent,
+        pending=state.pending,
+        dropped=state.dropped,
+        endpoint=state.target,
+        answering=state.answering,
+        trouble=state.trouble,
+    )

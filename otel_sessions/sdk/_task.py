@@ -1,0 +1,189 @@
+"""Task: one unit of work in a session, with its own id and a result that is written once.
+
+Tasks of one session may run at the same time: what marks their spans is part of what is current, never
+of the session, so none sees another's id or result (llama_deploy #401 answered one question with the
+result of another).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from opentelemetry import context as otel
+from opentelemetry import trace
+
+from otel_sessions import semconv
+from otel_sessions.errors import ConfigurationError, TaskResultError, UsageError
+from otel_sessions.lifecycle import TaskState, task_state_for
+from otel_sessions.sdk import _context, _process, _provider
+from otel_sessions.sdk._calls import Call, decorated
+from otel_sessions.sdk._context import Place, Scope, TaskMark
+from otel_sessions.sdk._guard import say_once
+from otel_sessions.sdk._session import Session, current_session, place_of
+from otel_sessions.sdk._settings import Content
+from otel_sessions.sdk._spans import end_span, start_span
+from otel_sessions.sdk._values import attribute_values, to_json
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+
+__all__ = ["Task", "task"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NO_RESULT: Final = object()
+
+
+class Task:
+    """One unit of work. Made by `task()` and `Session.task()`: a block, or a decorator with a task for each call."""
+
+    __slots__ = (
+        "_attributes",
+        "_generation",
+        "_given_id",
+        "_id",
+        "_name",
+        "_result",
+        "_scope",
+        "_session",
+        "_span",
+        "_state",
+    )
+
+    def __init__(
+        self, name: str, *, task_id: str | None, attributes: Mapping[str, Any], session: Session | None
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError("a task needs a name: write task('answer'), of low cardinality")
+        if task_id is not None and not (isinstance(task_id, str) and task_id):
+            raise ConfigurationError("the id of a task has to be None or a string that is not empty")
+        self._name = name
+        self._given_id = task_id
+        self._id = task_id or str(uuid.uuid4())
+        self._attributes = attribute_values(attributes)
+        self._session = session
+        self._state: TaskState | None = None
+        self._result: Any = _NO_RESULT
+        self._scope: Scope | None = None
+        self._span: trace.Span = trace.INVALID_SPAN
+        self._generation = 0
+
+    @property
+    def id(self) -> str:
+        """The id that every span of the task bears as `otel_sessions.task.id`."""
+        return self._id
+
+    @property
+    def name(self) -> str:
+        """The name, of low cardinality."""
+        return self._name
+
+    @property
+    def state(self) -> Literal["new", "running", "done", "failed", "cancelled", "refused", "timed_out"]:
+        """What the task is doing, or how it ended."""
+        return "new" if self._state is None else self._state.value
+
+    @property
+    def result(self) -> Any:
+        """The result, None until it is assigned. It is assigned once: a second time raises TaskResultError."""
+        return None if self._result is _NO_RESULT else self._result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        if self._result is not _NO_RESULT:
+            raise TaskResultError(f"task {self._name!r} has a result already: make a task for each result")
+        self._result = value
+
+    def __repr__(self) -> str:
+        return f"<Task {self._name!r} id={self._id!r} {self.state}>"
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, coroutine function, generator function or async generator function.
+
+        Each call is a task of its own, with an id of its own; what it returns is its result.
+        """
+        return decorated(function, self._for_call, _set_result)
+
+    def __enter__(self) -> Task:
+        if self._state is not None:
+            raise UsageError(f"task {self._name!r} ran before: make a new one for each run")
+        self._state = TaskState.RUNNING
+        self._generation = _process.generation()
+        session = self._session or current_session()
+        outside, context = _around(session)
+        self._scope = scope = Scope(session, self._place(session, outside), block=True)
+        attributes = {**self._attributes, semconv.TASK_STATE: TaskState.RUNNING.value}
+        context = otel.set_value(_context.PLACE_KEY, scope.place, context)
+        self._span = scope.span = start_span(f"task {self._name}", context, attributes)
+        _context.enter(scope)
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        scope = self._scope
+        if scope is None:
+            return
+        _context.leave(scope)
+        self._state = task_state_for(exc)
+        learned: dict[str, Any] = {semconv.TASK_STATE: self._state.value}
+        if self._result not in (_NO_RESULT, None) and _provider.content() is Content.CAPTURED:
+            learned[semconv.TASK_RESULT] = to_json(self._result)
+        # In a forked child the span is the parent's to end.
+        if self._generation == _process.generation():
+            end_span(self._span, exc, learned)
+
+    async def __aenter__(self) -> Task:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, exc, tb)
+
+    def _for_call(self, _call: Call) -> Task:
+        return Task(self._name, task_id=self._given_id, attributes=self._attributes, session=self._session)
+
+    def _place(self, session: Session | None, outside: TaskMark | None) -> Place:
+        mark = TaskMark(self._id, self._name, outside.id if outside is not None else None)
+        around = place_of(session) if session is not None else None
+        if around is None:
+            return Place(None, {}, mark)
+        if around.root is not None and around.root.ended:
+            say_once(
+                "late task",
+                "otel_sessions: task %r began in a session that had ended (%s); it is recorded as late",
+                self._name,
+                around.root.ending.reason.value if around.root.ending is not None else "?",
+            )
+        return Place(around.root, around.stamp, mark)
+
+
+def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | None = None) -> Task:  # noqa: A002
+    """Return a task of the current session: a block or a decorator, which looks for the session at each call.
+
+    `name` is of low cardinality; `id` is made up unless given. Without a session the task is recorded all
+    the same. Raises ConfigurationError for a value of the wrong kind.
+    """
+    return Task(name, task_id=id, attributes=attributes or {}, session=None)
+
+
+def _around(session: Session | None) -> tuple[TaskMark | None, Context]:
+    """Return the task around a new one, and the context that its span starts in."""
+    scope, context = _context.current_scope(), _context.parent_context()
+    here = scope.session if scope is not None else current_session()
+    if session is None or here is session:
+        return (scope.place.task if scope is not None else None), context
+    place = place_of(session)
+    if place is None or place.root is None:
+        return None, context
+    # From a context where another session is current, or none: below the root.
+    return None, trace.set_span_in_context(place.root.as_parent(), context)
+
+
+def _set_result(block: Any, value: Any) -> None:
+    block.result = value
