@@ -15,7 +15,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from otel_sessions import semconv
@@ -31,7 +31,7 @@ from otel_sessions.sdk._run import Run
 from otel_sessions.sdk._sender import EventStats, Sender, start_thread
 from otel_sessions.sdk._transport import Transport, open_transport
 
-__all__ = ["Clocks", "EventSettings", "EventStats", "Liveness"]
+__all__ = ["Clocks", "EventSettings", "EventStats", "Liveness", "Stamps"]
 
 _SWEEP: Final = SECOND // 2
 """How often open runs are looked at: half the second after which an open span is announced."""
@@ -102,6 +102,39 @@ class Clocks:
     age: Callable[[], int] = _age_clock_with_suspend if hasattr(time, "CLOCK_BOOTTIME") else _age_clock
 
 
+class Stamps:
+    """Numbers and dates the events of a process.
+
+    One for a process, however often tracing is set up in it: under one process id no number comes twice,
+    and every age is counted from the same moment. A forked child has another id, and begins anew.
+    """
+
+    def __init__(self, clocks: Clocks, new_process_id: Callable[[], str]) -> None:
+        """`new_process_id` returns the id of the running process, another one in a forked child."""
+        self._clocks = clocks
+        self._new_process_id = new_process_id
+        self._begin(new_process_id())
+
+    def _begin(self, process_id: str) -> None:
+        self.process_id = process_id
+        self._born = self._clocks.age()
+        self._seq = itertools.count(1)
+
+    def renew(self) -> None:
+        """Begin anew where this is another process by now."""
+        process_id = self._new_process_id()
+        if process_id != self.process_id:
+            self._begin(process_id)
+
+    def next(self) -> Stamp:
+        """Stamp an event that is made now."""
+        return Stamp(next(self._seq), self._clocks.age() - self._born, self._clocks.wall())
+
+
+_CLOCKS: Final = Clocks()
+_STAMPS: Final = Stamps(_CLOCKS, process_id)
+
+
 @dataclass(slots=True, eq=False)
 class _OpenRun:
     """An open run, and what was told of it; but for its making, only the sender's thread writes here."""
@@ -124,43 +157,46 @@ class Liveness:
         *,
         settings: EventSettings,
         resource_attributes: Mapping[str, Any],
-        clocks: Clocks | None = None,
-        new_process_id: Callable[[], str] = process_id,
-        connect: Callable[[], Transport] | None = None,
+        clocks: Clocks = _CLOCKS,
+        stamps: Stamps = _STAMPS,
+        connect: Callable[[Endpoint | None], Transport] = open_transport,
         spawn: Callable[[Callable[[], None]], threading.Thread] = start_thread,
     ) -> None:
         """Make a reporter that has not started.
 
-        `new_process_id` is asked again in a forked child; `connect` opens the transport, in the thread
-        that `spawn` starts.
+        `resource_attributes` is read in the thread, again in a forked child; `connect` opens the transport
+        (to the console for None), in the thread that `spawn` starts.
         """
         self._settings = settings
         self._resource_attributes = resource_attributes
-        self._clocks = clocks or Clocks()
-        self._new_process_id = new_process_id
+        self._clocks = clocks
+        self._stamps = stamps
+        self._connect = connect
+        self._spawn = spawn
+        self._former: list[Sender] = []
+        self._sender = self._make_sender(settings)
+        self._reset()
+
+    def _make_sender(self, settings: EventSettings) -> Sender:
         otlp = settings.exporter == "otlp"
         endpoint = settings.endpoint if otlp else None
-        self._sender = Sender(
+        return Sender(
             self,
-            connect=connect or (lambda: open_transport(endpoint)),
+            connect=lambda: self._connect(endpoint),
             resource=lambda: self._resource_attributes,
-            origin=lambda: self._origin,
+            origin=lambda: Origin(self._stamps.process_id, settings.heartbeat, settings.lease),
             address=settings.endpoint.address if otlp else settings.exporter,
             hint=settings.endpoint.doubt if otlp else None,
             stopped="OTEL_LOGS_EXPORTER=none" if settings.exporter == "none" else None,
             clock=self._clocks.monotonic,
-            spawn=spawn,
+            spawn=self._spawn,
             timeout=min(settings.endpoint.timeout, settings.lease / 4),
             queue=settings.queue,
             request_bytes=settings.request_bytes,
             pacing=Pacing(longest=settings.heartbeat, obeyed=settings.lease / 2),
         )
-        self._reset()
 
     def _reset(self) -> None:
-        self._origin = Origin(self._new_process_id(), self._settings.heartbeat, self._settings.lease)
-        self._born = self._clocks.age()
-        self._seq = itertools.count(1)
         self._open: dict[_Key, _OpenRun] = {}
         self._lock = threading.RLock()
         self._next_beat = 0
@@ -169,7 +205,7 @@ class Liveness:
     @property
     def process_id(self) -> str:
         """Return this process's random id, which roots bear too; a forked child has another."""
-        return self._origin.process_id
+        return self._stamps.process_id
 
     # --- For any thread: return at once ---------------------------------------------------------
 
@@ -181,25 +217,20 @@ class Liveness:
         """Tell at once that a run began, with its first heartbeat. A run opens once."""
         if run.phase is Phase.ENDED:
             return
-        key = _key(run)
-        silent = not run.sampled
-        event = None if silent or run.child else _events.session_start(run, self._stamp())
         with self._lock:
-            if key in self._open:
+            if _key(run) in self._open:
                 return
             # Known before its start is queued: the thread may send that at once, and asks for a heartbeat.
-            entry = self._open[key] = _OpenRun(run, self._clocks.monotonic(), silent)
-            if event is None or not self._sender.put(event):
-                entry.announced = entry.beat_wanted = True
-                self._sender.wake()
+            entry = self._open[_key(run)] = _OpenRun(run, self._clocks.monotonic(), silent=not run.sampled)
+            self._announce_run(entry)
 
     def changed(self, run: Run) -> None:
         """Tell at once that an open run began to wait, or goes on."""
         if not run.sampled or _key(run) not in self._open:
             return
-        event = _events.session_state(run, self._stamp())
+        event = _events.session_state(run, self._stamps.next())
         with self._lock:
-            if _key(run) in self._open:
+            if _key(run) in self._open and not _over(event):
                 self._sender.put(event)
 
     def ended(self, run: Run, outcome: Outcome | None, reason: EndReason | None, at_ns: int) -> None:
@@ -211,7 +242,7 @@ class Liveness:
             entry = self._open.pop(_key(run), None)
         if entry is None or entry.silent:
             return
-        stamp = self._stamp()
+        stamp = self._stamps.next()
         if run.child:
             self._sender.put(_events.heartbeat(run, stamp))
         else:
@@ -225,13 +256,41 @@ class Liveness:
         """Flush and end the thread by `deadline` (`time.monotonic()`); what comes later is dropped."""
         self._sender.close(deadline)
 
+    def change(self, settings: EventSettings, deadline: float) -> None:
+        """Go on under other settings: what is queued goes where it was meant to, within `deadline`.
+
+        The open runs are announced anew, for the new target knows none of them.
+        """
+        with self._lock:
+            former, self._sender = self._sender, self._make_sender(settings)
+            self._settings = settings
+            self._former.append(former)
+            self._next_beat = 0
+            for entry in self._entries():
+                entry.announced, entry.told, entry.seen = False, set(), -1
+                self._announce_run(entry)
+        former.retire()
+        former.close(deadline)
+
     def stats(self) -> EventStats:
         """Tell what became of the events of this process."""
-        return self._sender.stats()
+        now = self._sender.stats()
+        for former in self._former:
+            then = former.stats()
+            now = replace(
+                now,
+                sent=now.sent + then.sent,
+                failed=now.failed + then.failed,
+                dropped=now.dropped + then.dropped + then.queued,
+                unsent_heartbeats=now.unsent_heartbeats + then.unsent_heartbeats,
+            )
+        return now
 
     def after_fork_in_child(self) -> None:
         """Begin anew in a forked child: its parent's runs, queue, thread and process id are not its own."""
+        self._stamps.renew()
         self._reset()
+        self._former = []
         self._sender.after_fork_in_child()
 
     # --- For the sender's thread (`_outbox.Work`) --------------------------------------------------
@@ -272,6 +331,13 @@ class Liveness:
         """Make all heartbeats anew at `at`: the last ones were not taken."""
         self._next_beat = min(self._next_beat, at)
 
+    def _announce_run(self, entry: _OpenRun) -> None:
+        """Queue the start of a run; without one, or room for it, the run is heard by its heartbeats."""
+        told = entry.silent or entry.run.child
+        if told or not self._sender.put(_events.session_start(entry.run, self._stamps.next())):
+            entry.announced = entry.beat_wanted = True
+            self._sender.wake()
+
     def _look_at(self, entry: _OpenRun, now: int) -> int:
         """Announce spans and enforce time limits of one run; return when it must be looked at again."""
         with guard("look after an open session"):
@@ -291,7 +357,7 @@ class Liveness:
         for span in spans:
             if span.start <= oldest and span.span_id not in entry.told:
                 entry.told.add(span.span_id)
-                self._sender.put(_events.span_start(run, span, self._stamp()))
+                self._sender.put(_events.span_start(run, span, self._stamps.next()))
         if len(entry.told) == len(spans):
             entry.seen = started
 
@@ -318,15 +384,18 @@ class Liveness:
 
     def _beat(self, entry: _OpenRun) -> Event | None:
         with guard("make a heartbeat"):
-            return _events.heartbeat(entry.run, self._stamp())
+            beat = _events.heartbeat(entry.run, self._stamps.next())
+            return None if _over(beat) else beat
         return None
 
     def _entries(self) -> list[_OpenRun]:
         return list(self._open.values())
 
-    def _stamp(self) -> Stamp:
-        return Stamp(next(self._seq), self._clocks.age() - self._born, self._clocks.wall())
-
 
 def _key(run: Run) -> _Key:
     return run.session_id, run.span_id
+
+
+def _over(event: Event) -> bool:
+    """Tell whether the run has ended meanwhile: its end, which is about to be told, says more."""
+    return event.attributes[semconv.PHASE] == Phase.ENDED.value

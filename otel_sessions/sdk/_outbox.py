@@ -127,7 +127,7 @@ class Outbox:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """`encode` returns a protobuf message, or None for an event that can't be encoded."""
-        self._work = work
+        self.work = work
         self._encode = encode
         self._limit = limit
         self._request_bytes = request_bytes
@@ -161,7 +161,7 @@ class Outbox:
         self._pending.append((self._added, event))
         if len(self._pending) > self._limit:
             self.tally.dropped += 1
-            self._work.accompany(self._pending.popleft()[1])
+            self.work.accompany(self._pending.popleft()[1])
 
     def ready(self, now: int) -> bool:
         """Tell whether a request may be sent at `now`."""
@@ -226,14 +226,14 @@ class Outbox:
                 return
             cargo.events += 1
             cargo.unfit += not cargo.load(self._encode(event))
-            beat = self._work.accompany(event)
+            beat = self.work.accompany(event)
             if beat is not None:
                 cargo.beats += cargo.load(self._encode(beat))
 
     def _load_beats(self, cargo: _Cargo) -> None:
         if cargo.full:
             return
-        for beat in self._work.beats():
+        for beat in self.work.beats():
             cargo.beats += cargo.load(self._encode(beat))
             if cargo.full:
                 return
@@ -246,7 +246,7 @@ class Outbox:
         kept = [item for item in self._pending if item[1].name != semconv.EVENT_SESSION_HEARTBEAT]
         self.tally.unsent_beats += len(self._pending) - len(kept)
         self._pending = deque(kept)
-        self._work.beat_again(self.not_before)
+        self.work.beat_again(self.not_before)
 
     def _leave(self, events: int) -> None:
         for _ in range(events):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -57,6 +57,22 @@ def start_thread(run: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=run, name="otel-sessions-events", daemon=True)
     thread.start()
     return thread
+
+
+class _NoWork:
+    """Work of a sender that was replaced."""
+
+    def tick(self, now: int) -> int:
+        return now + int(_LONGEST_SLEEP * SECOND)
+
+    def accompany(self, event: Event) -> Event | None:  # noqa: ARG002 - the protocol's
+        return None
+
+    def beats(self) -> Iterator[Event]:
+        return iter(())
+
+    def beat_again(self, at: int) -> None:
+        pass
 
 
 class _Flush:
@@ -192,6 +208,10 @@ class Sender:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def retire(self) -> None:
+        """Look after no run any more, and send only what is queued; another sender does the rest."""
+        self._work = self._outbox.work = _NoWork()
 
     def stats(self) -> EventStats:
         """Tell what became of the events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import socket
@@ -19,7 +18,7 @@ from log_receivers import await_, grpc_receiver, http_receiver, read
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
 from otel_sessions.sdk._endpoint import Endpoint
-from otel_sessions.sdk._liveness import Clocks, EventSettings, Liveness
+from otel_sessions.sdk._liveness import Clocks, EventSettings, Liveness, Stamps
 from otel_sessions.sdk._run import Counts, OpenSpan
 from otel_sessions.sdk._transport import Answer, Verdict
 
@@ -76,13 +75,13 @@ class World:
     def __init__(self, **settings):
         self.now = 1000 * SECOND
         self.wire = Wire()
-        ids = itertools.count(1)
+        clocks = Clocks(wall=lambda: self.now, monotonic=lambda: self.now, age=lambda: self.now)
         self.liveness = Liveness(
             settings=EventSettings(**settings),
             resource_attributes={"service.name": "planner"},
-            clocks=Clocks(wall=lambda: self.now, monotonic=lambda: self.now, age=lambda: self.now),
-            new_process_id=lambda: f"process-{next(ids)}",
-            connect=lambda: self.wire,
+            clocks=clocks,
+            stamps=Stamps(clocks, lambda: "process-1"),
+            connect=lambda _endpoint: self.wire,
             spawn=lambda _run: Asleep(),
         )
 
@@ -269,13 +268,13 @@ def test_a_run_that_fails_to_end_harms_no_other(caplog):
     """A fault in one run's answers is ours to bear: the others are looked after."""
     caplog.set_level(logging.WARNING, logger="otel_sessions")
     world = World()
-    bad, good = world.run(timeout=1), world.run(timeout=1)
+    bad, good, long = world.run(timeout=1), world.run(timeout=1), world.run()
     bad.on_time_out = lambda: 1 / 0
-    world.liveness.opened(bad)
-    world.liveness.opened(good)
+    for run in (bad, good, long):
+        world.liveness.opened(run)
     world.pass_(5)
     assert good.endings == [ENDINGS["timeout"]]
-    assert world.wire.names(good).count(BEAT) == 2
+    assert world.wire.names(long) == [START, BEAT, BEAT]
 
 
 def test_an_unsampled_run_is_silent_but_keeps_its_time():
@@ -408,6 +407,54 @@ def test_on_the_wire_every_run_starts_changes_and_ends_in_this_order(actions):
             assert names[-1] == BEAT
     seqs = [event.attributes["otel_sessions.seq"] for event in world.wire.events()]
     assert len(seqs) == len(set(seqs))
+
+
+def test_a_run_that_is_ending_is_not_said_to_be_alive():
+    """Between a run's end and its telling, a heartbeat that is due is left out."""
+    world = World()
+    run = world.run()
+    world.liveness.opened(run)
+    world.turn()
+    run.phase = Phase.ENDED
+    world.pass_(6)
+    world.liveness.changed(run)
+    world.liveness.ended(run, Outcome.OK, EndReason.COMPLETED, world.now)
+    world.turn()
+    assert world.wire.names() == [START, BEAT, END]
+
+
+def test_a_second_set_up_goes_on_counting():
+    """Whatever is set up anew in a process: under its id no number comes twice, and its age goes on."""
+    with http_receiver() as receiver:
+        for _ in range(2):
+            with reporter(receiver.port) as subject:
+                subject.opened(FakeRun())
+                assert subject.flush(soon())
+        events = receiver.events()
+    seqs = [event.attributes["otel_sessions.seq"] for event in events]
+    ages = [event.attributes["otel_sessions.elapsed"] for event in events]
+    assert len({event.attributes["otel_sessions.process.id"] for event in events}) == 1
+    assert seqs == sorted(set(seqs))
+    assert ages == sorted(ages)
+
+
+def test_open_runs_move_to_a_new_target():
+    """After a change of settings the new target learns of every open run, and the old one of no more."""
+    with http_receiver() as old, http_receiver() as new, reporter(old.port) as subject:
+        ended, open_ = FakeRun(), FakeRun()
+        subject.opened(ended)
+        subject.opened(open_)
+        subject.ended(ended, Outcome.OK, EndReason.COMPLETED, 1)
+        endpoint = Endpoint(f"http://127.0.0.1:{new.port}/v1/logs")
+        subject.change(EventSettings(endpoint=endpoint, heartbeat=0.1, lease=5), soon())
+        await_(lambda: len(new.events(BEAT)) >= 3)
+        subject.ended(open_, Outcome.OK, EndReason.COMPLETED, 1)
+        assert subject.flush(soon())
+        assert {event.session_id for event in old.events(END)} == {ended.session_id}
+        assert {event.session_id for event in new.events()} == {open_.session_id}
+        assert new.events()[0].name == START
+        assert new.events()[-1].name == END
+        assert subject.stats().sent == len(old.events()) + len(new.events())
 
 
 def test_a_lease_must_outlast_a_heartbeat():
@@ -582,9 +629,9 @@ def test_a_forked_child_is_another_process():
         assert {event.session_id for event in by_process[childs]} == {its.session_id}
         assert END not in {event.name for event in receiver.events()}
         for events in by_process.values():
-            assert [event.attributes["otel_sessions.seq"] for event in events] == list(
-                range(1, len(events) + 1)
-            )
+            seqs = [event.attributes["otel_sessions.seq"] for event in events]
+            assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+        assert by_process[childs][0].attributes["otel_sessions.seq"] == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
