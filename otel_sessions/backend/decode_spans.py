@@ -30,6 +30,16 @@ _TURNS: Final = frozenset({"agent", "workflow"})
 _PLAIN_TOOL_RANKS: Final = 3  # names of tools that mean a tool in any scope
 _NO_USAGE: Final = Usage()
 
+# Plain ints: an operation of IntFlag costs more than reading an attribute.
+_OPEN, _LINKED, _SYNTHETIC = int(Flag.OPEN), int(Flag.LINKED), int(Flag.SYNTHETIC)
+_EXCEPTION, _CONTENT = int(Flag.EXCEPTION), int(Flag.CONTENT)
+_MARKS: Final = (
+    ("content", _CONTENT),
+    ("late", int(Flag.LATE)),
+    ("forced", int(Flag.FORCED)),
+    ("synthetic", _SYNTHETIC),
+)
+
 
 def decode_span(
     span: SpanMessage, emitter: str, source: Source, ordinal: int
@@ -57,7 +67,7 @@ def decode_span(
         category=category,
         ordinal=ordinal,
         size=span.ByteSize(),
-        flags=flags if end else flags | Flag.OPEN,
+        flags=flags if end else flags | _OPEN,
         service=source.service,
         hint=hint(slots, source),
         session_name=values.get("session_name"),
@@ -88,7 +98,7 @@ def root_event(record: SpanRecord, slots: Slots) -> RunEvent | None:
         "end_reason" not in values
         or record.end is None
         or record.hint is None
-        or record.flags & Flag.SYNTHETIC
+        or record.flags & _SYNTHETIC
     ):
         return None
     return RunEvent(
@@ -136,26 +146,20 @@ def _model(values: dict[str, Any], category: str) -> str | None:
 
 def _flags(span: SpanMessage, values: dict[str, Any]) -> tuple[int, bool]:
     """Return the flags of a span, and whether an event marks it as cancelled."""
-    flags, cancelled = 0, False
+    cancelled = False
+    flags = _LINKED if span.links else 0
+    for slot, flag in _MARKS:
+        if slot in values:
+            flags |= flag
     for event in span.events:
         name = event.name
         if name == EXCEPTION_EVENT:
-            flags |= Flag.EXCEPTION
+            flags |= _EXCEPTION
+        elif name in CONTENT_EVENTS:
+            flags |= _CONTENT
         elif name == _CANCELLED_EVENT:
             cancelled = True
-        elif name in CONTENT_EVENTS:
-            flags |= Flag.CONTENT
-    if "content" in values:
-        flags |= Flag.CONTENT
-    if span.links:
-        flags |= Flag.LINKED
-    if "late" in values:
-        flags |= Flag.LATE
-    if "forced" in values:
-        flags |= Flag.FORCED
-    if "synthetic" in values:
-        flags |= Flag.SYNTHETIC
-    return int(flags), cancelled
+    return flags, cancelled
 
 
 def _outcome(values: dict[str, Any], status: int, *, cancelled: bool) -> str | None:

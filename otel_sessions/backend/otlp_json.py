@@ -73,7 +73,7 @@ def _base64_of(digits: Any) -> str:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Replace halves of surrogate pairs: JavaScript leaves them where it cuts a text, and no UTF-8 holds them."""
+    """Replace halves of surrogate pairs, which JavaScript leaves where it cuts a text; UTF-8 holds none."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):

@@ -524,12 +524,21 @@ def _is_present(value: AnyValue) -> bool | None:
 
 
 def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
-    if not path:
-        return lambda value: convert(plain(value))
+    if path:
+        return _path_reader(convert, path.split("."))
+    if convert is _as_text:
+        return lambda value: value.string_value or _as_text(plain(value))
+    if convert is _as_count:
+        return lambda value: value.int_value if value.int_value > 0 else _as_count(plain(value))
+    return lambda value: convert(value.string_value or plain(value))
 
+
+def _path_reader(convert: Callable[[Any], Any], path: list[str]) -> Reader:
     def read(value: AnyValue) -> Any:
-        found = _json(plain(value)) if value.HasField("string_value") else plain(value)
-        for name in path.split("."):
+        found = plain(value)
+        if isinstance(found, str):
+            found = _json(found)
+        for name in path:
             found = found.get(name) if isinstance(found, dict) else None
         return None if found is None else convert(found)
 
@@ -544,6 +553,15 @@ def _without(convert: Callable[[Any], Any], placeholder: str) -> Callable[[Any],
     return lambda value: None if value == placeholder else convert(value)
 
 
+_CONVERSIONS: Final = (
+    (IDS, _as_id),
+    (TEXTS, _as_text),
+    (COUNTS, _as_count),
+    (COSTS, _as_cost),
+    (SWITCHES, _as_switch),
+)
+
+
 def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
     table: dict[str, tuple[Entry, ...]] = {}
 
@@ -554,24 +572,23 @@ def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
         name, _, path = (bare if mark else key).partition("#")
         table[name] = (*table.get(name, ()), (slot, rank, read(path)))
 
-    as_id = _as_quoted_id if emitter == "AS" else _as_id
-    for slots, convert in (
-        (IDS, as_id),
-        (TEXTS, _as_text),
-        (COUNTS, _as_count),
-        (COSTS, _as_cost),
-        (SWITCHES, _as_switch),
-    ):
+    for slots, convert in _CONVERSIONS:
         for slot, keys in slots.items():
             for rank, key in enumerate(keys):
-                placeholder = _PLACEHOLDERS.get((emitter, key))
-                chosen = convert if placeholder is None else _without(convert, placeholder)
+                chosen = _conversion(convert, emitter, key)
                 add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
     for rank, (key, kinds) in enumerate(_KINDS.items()):
         add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
     for key in CONTENTS:
         add("content", 0, key, lambda _path: _is_present)
     return table
+
+
+def _conversion(convert: Callable[[Any], Any], emitter: str, key: str) -> Callable[[Any], Any]:
+    if emitter == "AS" and convert is _as_id:
+        return _as_quoted_id
+    placeholder = _PLACEHOLDERS.get((emitter, key))
+    return convert if placeholder is None else _without(convert, placeholder)
 
 
 _TABLES: Final = {emitter: _compile(emitter) for emitter in ("", *(emitter for emitter, _ in EMITTERS))}
