@@ -13,8 +13,12 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-__all__ = ["parse"]
+__all__ = ["log_json", "parse", "resource_json", "scope_json", "span_json"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -25,6 +29,38 @@ _GROUPS: Final = (
     ("resource_spans", "scope_spans", "spans"),
     ("resource_logs", "scope_logs", "log_records"),
 )
+
+
+def span_json(span: Span) -> dict[str, Any]:
+    """Write a span in OTLP's JSON."""
+    return _with_hex_ids(_plain(span))
+
+
+def log_json(log: LogRecord) -> dict[str, Any]:
+    """Write a log record in OTLP's JSON."""
+    return _with_hex_ids(_plain(log))
+
+
+def resource_json(resource: Resource) -> dict[str, Any]:
+    """Write a resource in OTLP's JSON."""
+    return _plain(resource)
+
+
+def scope_json(scope: InstrumentationScope) -> dict[str, Any]:
+    """Write an instrumentation scope in OTLP's JSON."""
+    return _plain(scope)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    return json_format.MessageToDict(message, use_integers_for_enums=True)
+
+
+def _with_hex_ids(record: dict[str, Any]) -> dict[str, Any]:
+    for part in (record, *record.get("links", ())):
+        for name in _IDS:
+            if name in part:
+                part[name] = base64.b64decode(part[name]).hex()
+    return record
 
 
 def parse(kind: type[MessageT], body: bytes) -> MessageT:
