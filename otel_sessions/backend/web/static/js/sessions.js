@@ -1,0 +1,348 @@
+/**
+ * The list of sessions: live, filtered, one line each.
+ *
+ * @import { Problem, Session, SessionList } from "./types.d.ts"
+ */
+import { computed, html, signal, useEffect, useRef } from "../vendor/preact-11.2.0.js";
+import { get, problemFrom, url } from "./api.js";
+import {
+  compact,
+  cost,
+  count,
+  duration,
+  plural,
+  sessionDuration,
+  sessionName,
+  sessionTitle,
+  STATE_ORDER,
+  stateLook,
+  tokens,
+} from "./format.js";
+import { useKeys } from "./keys.js";
+import { listen, setServerTime, stream } from "./live.js";
+import { adjust, restoreScroll, restoreScrollAfterReload } from "./nav.js";
+import { Ago, Copy, Count, Failure, Glyph, Skeleton, State, Text, Unknown } from "./parts.js";
+import { book, epoch, now, place, query, sessionHref } from "./state.js";
+
+const PAGE = 100; // sessions a reading
+const REFRESH_DELAY = 1000; // ms; counts, and rows that only the server can match, are read at most so often
+
+/** The filter of the list shown: null until the first answer. @type {string | null} */
+let loadedKey = null;
+const problem = signal(/** @type {Problem | null} */ (null));
+const loading = signal(false);
+const ready = signal(false);
+/** @type {number | undefined} */
+let refreshTimer;
+
+const states = computed(() => (query.value.get("state") ?? "").split(",").filter(Boolean));
+const text = computed(() => query.value.get("q") ?? "");
+
+/** Keep the list right wherever the reader is. */
+export function start() {
+  listen({
+    session: (s) => loadedKey !== null && hear(s),
+    gone: (id) => {
+      book.remove(id);
+      refreshLater();
+    },
+    opened: refreshLater,
+  });
+}
+
+/** @param {Session} s */
+function hear(s) {
+  const before = book.rows.get(s.id)?.peek().state;
+  // What a filter text matches only the server knows; then the next reading of the list finds it.
+  const fate = before === undefined && loadedText ? "elsewhere" : book.put(s, isQuiet());
+  if (fate !== "updated" || before !== s.state) refreshLater();
+}
+
+/** Nobody has the list under the pointer, in focus or scrolled: a new row may come in at the top. */
+function isQuiet() {
+  if (place.peek().page !== "sessions") return true;
+  const list = document.querySelector(".list");
+  return !list || (!list.matches(":hover") && !list.contains(document.activeElement) && scrollY < 8);
+}
+
+function refreshLater() {
+  if (loadedKey === null) return;
+  refreshTimer ??= setTimeout(refresh, REFRESH_DELAY);
+}
+
+async function refresh() {
+  refreshTimer = undefined;
+  const of = loadedKey;
+  try {
+    const answer = /** @type {SessionList} */ (await get(listUrl(null)));
+    if (of !== loadedKey) return;
+    book.counts.value = answer.counts;
+    for (const s of answer.sessions) book.put(s, isQuiet());
+  } catch (error) {
+    problemFrom(error); // the stream's banner tells of a server that is away
+  }
+}
+
+let loadedStates = "";
+let loadedText = "";
+
+/** @param {string | null} after */
+function listUrl(after) {
+  return url(["sessions"], { state: loadedStates, q: loadedText, limit: PAGE, after });
+}
+
+/** @param {AbortSignal} signal */
+async function load(signal) {
+  const key = `${states.peek().join()}|${text.peek()}|${epoch.peek()}`;
+  if (key === loadedKey) return book.showHeld();
+  loading.value = true;
+  const address = url(["sessions"], { state: states.peek().join(), q: text.peek(), limit: PAGE });
+  try {
+    const answer = /** @type {SessionList} */ (await get(address, signal));
+    [loadedKey, loadedStates, loadedText] = [key, states.peek().join(), text.peek()];
+    problem.value = null;
+    setServerTime(answer.now);
+    book.load(answer, new Set(states.peek()));
+    ready.value = true;
+    stream.follow(null, answer.event_id);
+    requestAnimationFrame(restoreScrollAfterReload);
+  } catch (error) {
+    const found = problemFrom(error);
+    if (!found) return;
+    problem.value = found;
+  }
+  loading.value = false;
+}
+
+async function loadMore() {
+  loading.value = true;
+  try {
+    book.append(await get(listUrl(book.next.peek())));
+    problem.value = null;
+  } catch (error) {
+    problem.value = problemFrom(error);
+  }
+  loading.value = false;
+}
+
+/** The page at /sessions. */
+export function SessionsPage() {
+  const filter = `${states.value.join()}|${text.value}|${epoch.value}`;
+  const attempt = useRef(() => {});
+  useEffect(() => {
+    document.title = "Sessions - otel-sessions";
+    stream.follow(null, null);
+    const abort = new AbortController();
+    attempt.current = () => void load(abort.signal);
+    attempt.current();
+    requestAnimationFrame(restoreScroll);
+    return () => abort.abort();
+  }, [filter]);
+  useKeys({ next: () => step(1), previous: () => step(-1), news: () => book.showHeld() });
+  const filtered = states.value.length > 0 || text.value !== "";
+  if (!ready.value) {
+    return problem.value
+      ? html`
+        <main>
+          <${Failure} problem=${problem.value} retry=${attempt.current} />
+        </main>
+      `
+      : html`
+        <main>
+          <${Skeleton} />
+        </main>
+      `;
+  }
+  const empty = book.order.value.length === 0 && book.held.value.length === 0;
+  const nothingYet = empty && !filtered && total() === 0;
+  return html`
+    <main>
+      <h1 class="visually-hidden">Sessions</h1>
+      ${nothingYet ? null : html`<${Chips} />`}
+      ${problem.value ? html`<${Failure} problem=${problem.value} retry=${attempt.current} />` : null}
+      ${nothingYet ? html`<${Welcome} />` : empty && !problem.value ? html`<${NoHits} />` : html`<${List} />`}
+    </main>
+  `;
+}
+
+/** @param {number} by */
+function step(by) {
+  const links = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".list a.open")]);
+  const at = links.findIndex((link) => link === document.activeElement);
+  const next = at < 0 ? (by > 0 ? 0 : links.length - 1) : at + by;
+  links[Math.max(0, Math.min(links.length - 1, next))]?.focus();
+}
+
+function total() {
+  const counts = book.counts.value;
+  return counts ? Object.values(counts).reduce((sum, n) => sum + n, 0) : 0;
+}
+
+function Chips() {
+  const counts = book.counts.value;
+  const chosen = new Set(states.value);
+  const held = book.held.value.length;
+  /** @param {string} state @param {MouseEvent} event */
+  const choose = (state, event) => {
+    const next = event.shiftKey
+      ? new Set(chosen)
+      : new Set(chosen.has(state) && chosen.size === 1 ? [state] : []);
+    if (next.has(state)) next.delete(state);
+    else next.add(state);
+    adjust({ state: [...next].join() }, { push: true });
+  };
+  return html`
+    <div class="chips" role="group" aria-label="States">
+      <button class="chip" aria-pressed=${chosen.size === 0} onClick=${() =>
+        adjust({ state: null }, { push: true })}>
+        All <b>${counts ? count(total()) : ""}</b></button>
+      ${STATE_ORDER.map((state) =>
+        html`
+          <button class=${`chip ${counts?.[state] ? "" : "none"}`} aria-pressed=${chosen.has(state)}
+            title="Shift adds to the choice" onClick=${(/** @type {MouseEvent} */ e) => choose(state, e)}>
+            <${Glyph} look=${state} ...${stateLook(state)} /> <b>${counts
+              ? count(counts[state])
+              : ""}</b></button>
+        `
+      )}
+      <span class="news" aria-live="polite">${held
+        ? html`<button class="chip new" onClick=${() => book.showHeld()}>${
+          plural(held, "new session")
+        } <kbd>r</kbd></button>`
+        : null}</span>
+    </div>
+  `;
+}
+
+function List() {
+  const ids = book.order.value;
+  const longest = Math.max(1, ...ids.map((id) => sessionDuration(book.row(id).peek(), now.peek())));
+  return html`
+    <div class=${`card list ${loading.value ? "dimmed" : ""}`}>
+      <table>
+        <thead><tr>
+          <th scope="col">State</th><th scope="col">Session</th><th scope="col" class="wide">Service</th>
+          <th scope="col" class="wide">Started</th><th scope="col">Duration</th><th scope="col" class="num">Tokens</th>
+          <th scope="col" class="num wide">Cost</th><th scope="col" class="num">Errors</th>
+          <th scope="col" class="wide models">Models</th>
+        </tr></thead>
+        <tbody>${ids.map((id) => html`<${Row} key=${id} id=${id} longest=${longest} />`)}</tbody>
+      </table>
+      ${book.next.value
+        ? html`<div class="more"><button class="button" disabled=${loading.value} onClick=${loadMore}>
+          ${loading.value ? "Reading…" : "Show older sessions"}</button></div>`
+        : null}
+    </div>
+  `;
+}
+
+/** @param {{ id: string, longest: number }} props */
+function Row({ id, longest }) {
+  const s = book.row(id).value;
+  const gone = book.gone.value.has(id);
+  const n = tokens(s);
+  const title = sessionTitle(s);
+  return html`
+    <tr class=${gone || !book.matches(s) ? "off" : ""}>
+      <td class="c-state">${gone
+        ? html`<span class="muted">merged or removed</span>`
+        : html`<${State} session=${s} />`}</td>
+      <td
+        class="name"><a class="open" href=${sessionHref(id)}><b><${Text} value=${sessionName(s)} /></b>${title
+          ? html`<span class="title"><${Text} value=${title} /></span>`
+          : null}</a></td>
+      <td class="wide">${s.service
+        ? html`<span class="tag"><${Text} value=${s.service} /></span>`
+        : html`<${Unknown} />`}</td>
+      <td class="wide muted">
+        <${Ago} ns=${s.started_at} />
+      </td>
+      <td class="c-dur">
+        <${Lasting} session=${s} longest=${longest} />
+      </td>
+      <td class="num" title=${n === null ? undefined : tokenTitle(s)}>
+        <span class="full"><${Count} value=${n} /></span><span class="short" aria-hidden="true">${n === null
+          ? html`<span class="unknown">?</span>`
+          : compact(n)}</span></td>
+      <td class="num wide">${s.cost === null ? html`<${Unknown} />` : cost(s.cost)}</td>
+      <td class=${`num ${s.errors ? "err" : "muted"}`}>${count(s.errors)}</td>
+      <td class="wide models mono muted">${s.models.length
+        ? html`<${Text} value=${s.models.join(", ")} />`
+        : "–"}</td>
+    </tr>
+  `;
+}
+
+/** @param {Session} s */
+function tokenTitle(s) {
+  return `${count(s.input_tokens)} in, ${count(s.output_tokens)} out, ${count(s.cached_tokens)} cached`;
+}
+
+/** How long, as figure and as bar; redrawn each second only while it grows. @param {{ session: Session, longest: number }} props */
+function Lasting({ session: s, longest }) {
+  const growing = s.duration === null && (s.state === "running" || s.state === "waiting");
+  const ns = sessionDuration(s, growing ? now.value : 0);
+  // Sessions last from milliseconds to hours: only a logarithm shows both.
+  const share = Math.log10(1 + ns / 1e8) / Math.log10(1 + Math.max(longest, ns) / 1e8);
+  return html`
+    <span class="dur" aria-hidden="true"
+      title="Logarithmic"><i class=${growing ? "growing" : ""} style=${{
+        width: `${Math.max(2, share * 100)}%`,
+      }}></i></span><span>${duration(ns)}</span>
+  `;
+}
+
+function NoHits() {
+  return html`
+    <div class="card empty" role="status">
+      <h2>No session matches</h2>
+      <p>${text.value
+        ? html`text <code><${Text} value=${text.value} /></code>`
+        : null}${text.value && states.value.length ? " and " : ""}${states.value.length
+        ? html`state <code><${Text} value=${states.value.join(", ")} /></code>`
+        : null}</p>
+      <button class="button" onClick=${() =>
+        adjust({ q: null, state: null }, { push: true })}>Clear the filter</button>
+    </div>
+  `;
+}
+
+/** Nothing has ever arrived: what to do, ready to copy. It turns into the list by itself. */
+function Welcome() {
+  const endpoint = location.origin;
+  const python = `import otel_sessions
+
+otel_sessions.init(service_name="my-agent")
+
+with otel_sessions.session("first session"):
+    ...  # your agent`;
+  const shell = `export OTEL_EXPORTER_OTLP_ENDPOINT=${endpoint}
+export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
+  return html`
+    <section class="card welcome">
+      <h2>Send the first session</h2>
+      <p class="muted">Point any OpenTelemetry SDK here; the first span shows up by itself.</p>
+      <ol>
+        <li>
+          <h3>Where to</h3>
+          <${Code} text=${shell} label="Copy the environment" />
+        </li>
+        <li>
+          <h3>From Python <span class="muted">– pip install otel-sessions</span></h3>
+          <${Code} text=${python} label="Copy the program" />
+        </li>
+      </ol>
+      <p class="listening" role="status"><i aria-hidden="true"></i>Listening on <code>${endpoint}</code>…</p>
+    </section>
+  `;
+}
+
+/** @param {{ text: string, label: string }} props */
+function Code({ text, label }) {
+  return html`
+    <div class="code">
+      <pre><code>${text}</code></pre>
+      <${Copy} text=${text} label=${label} />
+    </div>
+  `;
+}
