@@ -33,7 +33,8 @@ from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
 from otel_sessions.backend.store.base import SessionQuery, Store
-from otel_sessions.backend.store.sqlite import open_store
+from otel_sessions.backend.store.sqlite import SqliteStore
+from otel_sessions.backend.web.errors import error_page_middleware
 from otel_sessions.backend.web.guard import guard_middleware
 from otel_sessions.errors import AddressError, BackendError
 from otel_sessions.lifecycle import State
@@ -74,7 +75,7 @@ async def serve(settings: Settings, announce: Callable[[Listening], None]) -> No
 async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[Listening, asyncio.Task[None]]]:
     """Run a backend inside the block; yields where it listens, and its writer. Raises BackendError."""
     async with contextlib.AsyncExitStack() as stack:
-        store = await asyncio.to_thread(open_store, settings.data)
+        store = await asyncio.to_thread(SqliteStore, settings.data)
         stack.push_async_callback(asyncio.to_thread, store.close)
         live = Live(secrets.token_hex(6), idle_after=settings.idle_after)
         await _load(live, store, clock, settings.idle_after)
@@ -92,7 +93,11 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
 
 def application(services: Services) -> web.Application:
     """Assemble everything that is reached over HTTP."""
-    middlewares = [problem_middleware, guard_middleware(services.settings.host_names)]
+    middlewares = [
+        problem_middleware,
+        error_page_middleware,
+        guard_middleware(services.settings.host_names),
+    ]
     if services.settings.token is not None:
         middlewares.append(access_middleware(services.settings.token))
     app = web.Application(middlewares=middlewares)

@@ -1,6 +1,6 @@
 """OTLP over gRPC: the Export methods of traces, logs and metrics, as handlers of raw bytes.
 
-grpc inflates, and enforces the limit on what was sent; decoding is ours, the same as for HTTP. What can be
+grpc inflates, and keeps the limit before and after that; decoding is ours, the same as for HTTP. What can be
 sent again later says so by RetryInfo, without which exporters drop what RESOURCE_EXHAUSTED refuses.
 """
 
@@ -16,7 +16,6 @@ import grpc.aio
 
 from otel_sessions.backend.access import metadata_bears
 from otel_sessions.backend.receiver.answers import MAX_BODY_BYTES, refusal_for, status_of, success
-from otel_sessions.backend.receiver.inflate import TooLargeError
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.settings import Address
@@ -85,7 +84,6 @@ class _GrpcReceiver:
 
     async def _take(self, message: bytes, signal: Signal, context: _Context) -> bytes:
         try:
-            _check_size(message)
             stored = await self._ingest.accept(signal, Encoding.PROTOBUF, message)
         except asyncio.CancelledError:
             raise  # nobody is left to answer
@@ -103,12 +101,6 @@ class _GrpcReceiver:
         details = status_of(refusal).SerializeToString()
         await context.abort(code, refusal.message, trailing_metadata=((_DETAILS, details),))
         raise AssertionError("abort always raises") from error
-
-
-def _check_size(message: bytes) -> None:
-    """Refuse what is too large once inflated: grpc itself checks only what was sent."""
-    if len(message) > MAX_BODY_BYTES:
-        raise TooLargeError(f"the message is larger than {MAX_BODY_BYTES} bytes; send smaller batches")
 
 
 _CODES: Final[dict[int, Any]] = {code.value[0]: code for code in grpc.StatusCode}
