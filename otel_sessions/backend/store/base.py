@@ -176,6 +176,6 @@ class Store(Protocol):
         """Find a substring, in any script, in names and contents, newest first; with a cursor to go on."""
         ...
 
-    def totals(self) -> Totals:
-        """Count what is stored."""
+    def totals(self, *, idle_before: int = 0) -> Totals:
+        """Count what is stored; by state, sessions without any run last seen before `idle_before` are idle."""
         ...
