@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._init import Handle as Handle
     from otel_sessions.sdk._init import init as init
     from otel_sessions.sdk._session import Session as Session
-    from otel_sessions.sdk._session import current_session as current_session
-    from otel_sessions.sdk._session import end_session as end_session
-    from otel_sessions.sdk._session import session as session
-    from otel_sessions.sdk._session import start_session as start_session
+    from otel_sessions.sdk._start import current_session as current_session
+    from otel_sessions.sdk._start import end_session as end_session
+    from otel_sessions.sdk._start import session as session
+    from otel_sessions.sdk._start import start_session as start_session
     from otel_sessions.sdk._stats import FlushResult as FlushResult
     from otel_sessions.sdk._stats import Stats as Stats
     from otel_sessions.sdk._stats import flush as flush
@@ -52,14 +52,14 @@ _HOMES = {
     "__version__": "otel_sessions._version",
     "agent": "otel_sessions.sdk._work",
     "child_env": "otel_sessions.sdk._carry",
-    "current_session": "otel_sessions.sdk._session",
-    "end_session": "otel_sessions.sdk._session",
+    "current_session": "otel_sessions.sdk._start",
+    "end_session": "otel_sessions.sdk._start",
     "flush": "otel_sessions.sdk._stats",
     "init": "otel_sessions.sdk._init",
     "model_call": "otel_sessions.sdk._work",
-    "session": "otel_sessions.sdk._session",
+    "session": "otel_sessions.sdk._start",
     "shutdown": "otel_sessions.sdk._stats",
-    "start_session": "otel_sessions.sdk._session",
+    "start_session": "otel_sessions.sdk._start",
     "stats": "otel_sessions.sdk._stats",
     "step": "otel_sessions.sdk._work",
     "task": "otel_sessions.sdk._task",
@@ -67,8 +67,35 @@ _HOMES = {
     "wrap": "otel_sessions.sdk._carry",
 }
 
-__all__ = [  # noqa: PLE0604 - strings, from the table that loads them
-    *sorted(_HOMES)
+__all__ = [
+    "ConfigurationError",
+    "FlushResult",
+    "Handle",
+    "ModelCall",
+    "OtelSessionsError",
+    "Session",
+    "SessionReuseError",
+    "Stats",
+    "Task",
+    "TaskResultError",
+    "UsageError",
+    "Work",
+    "__version__",
+    "agent",
+    "child_env",
+    "current_session",
+    "end_session",
+    "flush",
+    "init",
+    "model_call",
+    "session",
+    "shutdown",
+    "start_session",
+    "stats",
+    "step",
+    "task",
+    "tool",
+    "wrap",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Taking a session elsewhere: into another thread or executor, into headers, into a child process and out again.
+"""Taking a session elsewhere: into another thread or executor, into headers, into a child process.
 
 W3C Trace Context and Baggage carry it; of ours there is only `session.id` and the root's span id in the
 baggage, for baggage leaves in every outgoing request.
@@ -20,12 +20,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from otel_sessions import semconv
 from otel_sessions.sdk import _context
 from otel_sessions.sdk._context import Place
-from otel_sessions.sdk._root import Options, Root
-from otel_sessions.sdk._session import current_session, place_of, taken_up
+from otel_sessions.sdk._options import Options
+from otel_sessions.sdk._root import Root
+from otel_sessions.sdk._session import continued, root_of
+from otel_sessions.sdk._start import current_session
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-
     from otel_sessions.sdk._provider import Runtime
     from otel_sessions.sdk._session import Session
 
@@ -69,12 +69,14 @@ def headers(session: Session | None) -> dict[str, str]:
     """
     carried: dict[str, str] = {}
     context = _context.parent_context()
-    place = place_of(session) if session is not None else None
-    if place is not None and place.root is not None:
-        context = _inside(context, place)
-        context = baggage.set_baggage(semconv.SESSION_ID, place.root.session_id, context)
-        if place.root.span_id:
-            context = baggage.set_baggage(semconv.BAGGAGE_RUN, f"{place.root.span_id:016x}", context)
+    root = root_of(session) if session is not None else None
+    if root is not None:
+        scope = _context.current_scope()
+        if scope is None or scope.place.root is not root:
+            context = trace.set_span_in_context(root.as_parent(), context)
+        context = baggage.set_baggage(semconv.SESSION_ID, root.session_id, context)
+        if root.span_id:
+            context = baggage.set_baggage(semconv.BAGGAGE_RUN, f"{root.span_id:016x}", context)
     TraceContextTextMapPropagator().inject(carried, context)
     W3CBaggagePropagator().inject(carried, context)
     return carried
@@ -103,18 +105,9 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     if not isinstance(session_id, str) or not session_id:
         return
     root = Root(session_id, Options(name="", id=session_id))
-    place = runtime.carried = Place(root, {semconv.SESSION_ID: session_id})
     root.attend(runtime.liveness_for(root.options), parent.get_span_context().trace_id, run)
-    runtime.carried_session = taken_up(place, parent)
-
-
-def _inside(context: Context, place: Place) -> Context:
-    """Return a context whose span is in the session: the current one, or the session's root."""
-    scope = _context.current_scope()
-    if scope is not None and scope.place.root is place.root:
-        return context
-    root = place.root
-    return context if root is None else trace.set_span_in_context(root.as_parent(), context)
+    runtime.carried_place = Place(root, root.options.stamp(session_id))
+    runtime.carried = continued(root, parent)
 
 
 def _span_id(value: object) -> int:

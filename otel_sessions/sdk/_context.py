@@ -65,7 +65,7 @@ class TaskMark:
 
 
 class Place:
-    """Where a span belongs: its run (None: one of another process), its task, and the attributes that say so."""
+    """Where a span belongs: its run (None: a remote one), its task, and the attributes that say so."""
 
     __slots__ = ("root", "stamp", "task")
 
@@ -101,12 +101,12 @@ class Scope:
         self.block = block
         self.left = False
         self.outer = _scope.get()
-        self.before: Context = otel.get_current()
+        self.before: Context = parent_context()
         self.attached: Context = self.before
 
     @property
     def free(self) -> bool:
-        """Whether contexts that still have this scope count as having none: it ended, and no block holds it."""
+        """Whether what still has this scope counts as having none: it ended, and no block holds it."""
         root = self.place.root
         return not self.block and root is not None and root.ended
 
@@ -126,7 +126,7 @@ def attach_span(span: trace.Span, context: Context) -> Context:
 
 
 def leave(scope: Scope) -> None:
-    """Make current again what was current before `scope`, unless this context has moved on or is another one."""
+    """Make current again what was before `scope`, unless this context has moved on or is another one."""
     scope.left = True
     if _scope.get() is scope:
         _scope.set(living(scope.outer))

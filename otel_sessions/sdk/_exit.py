@@ -220,7 +220,11 @@ def _before_fork() -> None:
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None and _hooks.ender is not None and not _hooks.watches_children:
         _hooks.watches_children = True
-        util.register_after_fork(_hooks, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
+
+        def finish_like_a_program(_hooks: object) -> None:
+            util.Finalize(None, _at_exit, exitpriority=0)
+
+        util.register_after_fork(_hooks, finish_like_a_program)
 
 
 def _after_fork() -> None:

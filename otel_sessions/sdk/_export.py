@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -81,7 +82,7 @@ class SpanWorker:
         self._reset()
 
     def _reset(self) -> None:
-        """Be as new: at the start, and in a forked child, where the thread is gone and its locks may be held."""
+        """Be as new: at the start, and in a forked child, where the thread is gone and locks may be held."""
         self._queue: deque[Outbound] = deque()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -163,8 +164,8 @@ class SpanWorker:
             former, self._exporter = self._exporter, None
             self._outlet = outlet
             self._open()
-            if former is not None and former is not self._exporter:
-                former.shutdown()
+            if former is not self._exporter:
+                self._shut(former)
 
         self.do(job)
 
@@ -172,11 +173,8 @@ class SpanWorker:
         """Flush, then end the thread; what is left at `deadline` is counted as dropped."""
         self.flush(deadline)
         self._stopped = True
-        exporter = self._exporter
-        if exporter is not None:
-            # This ends a retry that is under way; the thread may be inside of it.
-            with guard("exporter shutdown"):
-                exporter.shutdown()
+        # This ends a retry that is under way; the thread may be inside of it.
+        self._shut(self._exporter)
         self._jobs.put(None)
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
@@ -220,7 +218,7 @@ class SpanWorker:
             self._importing.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin with an empty queue; the parent sends what was in it. The thread starts with the next span."""
+        """Begin with an empty queue: the parent sends what was in it. The next span starts the thread."""
         self._importing = threading.Lock()
         self._reset()
 
@@ -282,11 +280,9 @@ class SpanWorker:
 
     def _next_batch(self) -> list[Outbound]:
         batch: list[Outbound] = []
-        while len(batch) < self._outlet.batch:
-            try:
+        with suppress(IndexError):
+            while len(batch) < self._outlet.batch:
                 batch.append(self._queue.popleft())
-            except IndexError:
-                break
         return batch
 
     def _send(self, batch: Sequence[Outbound]) -> None:
@@ -328,6 +324,11 @@ class SpanWorker:
         elif now - self._failing_since > _COMPLAIN_AFTER and not self._complained:
             self._complained = True
             self.complain()
+
+    @guarded("exporter shutdown")
+    def _shut(self, exporter: SpanExporter | None) -> None:
+        if exporter is not None:
+            exporter.shutdown()
 
     def _on_retry(self, reason: str) -> None:
         self._answering = False

@@ -122,7 +122,7 @@ def _retry_delay(metadata: Any) -> float | None:
 
 
 def open_span_exporter(endpoint: Endpoint) -> SpanExporter:
-    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers, timeout and TLS from the environment."""
+    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers and TLS from the environment."""
     # Inside, because events alone do without it.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 

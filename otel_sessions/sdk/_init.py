@@ -11,11 +11,14 @@ from opentelemetry import trace
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _carry, _provider
-from otel_sessions.sdk._session import Session, session, start_solo
+from otel_sessions.sdk._options import text
+from otel_sessions.sdk._start import session, start_solo
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_sessions.sdk._session import Session
 
 __all__ = ["Handle", "init"]
 
@@ -77,13 +80,13 @@ def init(
     if runtime is None:
         return Handle(None, joined=False)
     _carry.take_up(runtime, os.environ)
-    started = start_solo(session(service_name or "session")) if auto_session else runtime.carried_session
+    started = start_solo(session(service_name or "session")) if auto_session else runtime.carried
     return Handle(runtime.provider, joined=not runtime.own, session=started)
 
 
 def _check(asked: _provider.Arguments) -> None:
-    if asked.service_name is not None and not (isinstance(asked.service_name, str) and asked.service_name):
-        raise ConfigurationError("service_name has to be a string that is not empty")
+    if asked.service_name is not None:
+        text("service_name", asked.service_name)
     if asked.exporter is not None and not callable(getattr(asked.exporter, "export", None)):
         raise ConfigurationError(f"exporter={asked.exporter!r} is no SpanExporter: it has no method export()")
     if asked.exporter is not None and asked.export is False:

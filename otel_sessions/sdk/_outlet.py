@@ -1,4 +1,4 @@
-"""Which exporter spans leave by. Only the official ones, by their public constructors, imported in the thread."""
+"""Which exporter spans leave by: the official ones, by their public constructors, imported in the thread."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["outlet"]
 
 
 def outlet(settings: Settings, exporter: SpanExporter | None, *, wanted: bool) -> Outlet:
-    """Return the way out: the caller's exporter, else the one that the environment names; none unless wanted."""
+    """Return the way out, if one is wanted: the caller's exporter, or the one that the environment names."""
     open_exporter: Callable[[], SpanExporter] | None = None
     target: str | None = None
     hint = None

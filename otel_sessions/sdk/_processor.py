@@ -41,7 +41,7 @@ class Pipeline(Protocol):
         ...
 
     @property
-    def carried(self) -> Place | None:
+    def carried_place(self) -> Place | None:
         """Where spans belong that have no session: a run of the parent process."""
         ...
 
@@ -54,7 +54,7 @@ class Pipeline(Protocol):
         ...
 
     def close(self) -> None:
-        """The provider is being shut down."""
+        """Send what is left and stop: the provider is being shut down."""
         ...
 
     def flush(self, timeout: float) -> bool:
@@ -108,7 +108,7 @@ class SessionProcessor(SpanProcessor):
         own_id = attributes.get(semconv.SESSION_ID)
         if own_id is not None and (place is None or place.stamp.get(semconv.SESSION_ID) != own_id):
             place = Place(None, {semconv.SESSION_ID: own_id})
-        key = key_of(cast("trace.SpanContext", span.get_span_context()))
+        key = key_of(span.get_span_context())
         entry = registry.open[key] = OpenEntry(span, place)
         if place is None:
             return
@@ -142,7 +142,7 @@ class SessionProcessor(SpanProcessor):
             if place is not None:
                 return place
         scope = _context.current_scope() or _context.living(_context.scope_of(context))
-        return scope.place if scope is not None else self.pipeline.carried
+        return scope.place if scope is not None else self.pipeline.carried_place
 
     def _remote_place(self, context: Context) -> Place | None:
         if not self.pipeline.trust_baggage:

@@ -16,7 +16,7 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
 __all__ = ["RetryLines", "suppressed"]
 
@@ -79,7 +79,7 @@ def _short(message: str) -> str:
 
 
 @contextmanager
-def suppressed() -> Iterator[None]:
+def suppressed() -> Generator[None]:
     """Keep instrumentations of HTTP clients from tracing what this thread sends.
 
     Their own switch is a key of the Context; an unsampled current span covers others under the usual

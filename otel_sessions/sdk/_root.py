@@ -10,7 +10,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, StatusCode, TraceFlags
@@ -22,35 +21,17 @@ from otel_sessions.sdk._registry import OpenEntry, registry
 from otel_sessions.sdk._run import Counts, OpenSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_sessions.sdk._liveness import Liveness
+    from otel_sessions.sdk._options import Options
 
-__all__ = ["Options", "Root", "describe", "fail"]
+__all__ = ["Root", "describe", "fail"]
 
 _BUSY_OPERATIONS: Final = frozenset(
     {"chat", "text_completion", "generate_content", "embeddings", "execute_tool", "retrieval"}
 )
 """`gen_ai.operation.name`s of model and tool calls (semantic-conventions-genai)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a caller said of a session; see `otel_sessions.session`."""
-
-    name: str = "session"
-    id: str | None = None
-    title: str | None = None
-    user_id: str | None = None
-    conversation_id: str | None = None
-    tags: tuple[str, ...] = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    timeout: float | None = None
-    idle_timeout: float | None = None
-    resume: str | None = None
-    nested: str = "root"
 
 
 class Root:
@@ -103,7 +84,7 @@ class Root:
         self._waits: list[str] = []
         self._handle: weakref.ref[Any] | None = None
 
-    # --- What liveness asks ---------------------------------------------------------------------------
+    # --- What liveness asks -----------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -173,7 +154,7 @@ class Root:
         """End the run, if it has not ended."""
         self.end(ending, message=f"the session ran into its {ending.reason.value.replace('_', ' ')}")
 
-    # --- What the processor tells -------------------------------------------------------------------------
+    # --- What the processor tells -----------------------------------------------------------------
 
     def opened(self, key: tuple[int, int], entry: OpenEntry) -> None:
         """Count a span that started in this run."""
@@ -196,7 +177,7 @@ class Root:
         with self._lock:
             self._counts[2] += spans
 
-    # --- Life ------------------------------------------------------------------------------------------------
+    # --- Life -------------------------------------------------------------------------------------
 
     def bind(self, span: Span, handle: object, collected: Callable[[Root], None] | None) -> None:
         """Take the started root span; `collected` is called when nobody holds `handle` any more."""
@@ -241,7 +222,7 @@ class Root:
         self._waits.append(reason)
         self._report_change()
 
-    def resume(self, reason: str) -> None:
+    def go_on(self, reason: str) -> None:
         """Stop waiting for `reason`."""
         with guard("waiting"):
             self._waits.remove(reason)

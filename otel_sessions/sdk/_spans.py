@@ -69,7 +69,7 @@ class SpanBlock:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         span, self._span = self._span, None
         if span is None or self._attached is None or self._before is None:
@@ -129,11 +129,8 @@ def _missing(span: trace.Span) -> dict[str, Any]:
     entry = registry.open.get(key_of(span.get_span_context()))
     if entry is None or entry.place is None:
         return {}
-    place, missing = entry.place, {}
     present = entry.span.attributes or {}
-    for name, value in place.stamp.items():
-        if name not in present:
-            missing[name] = value
-    if place.root is not None and place.root.ended:
+    missing: dict[str, Any] = {k: v for k, v in entry.place.stamp.items() if k not in present}
+    if entry.place.root is not None and entry.place.root.ended:
         missing[semconv.LATE] = True
     return missing

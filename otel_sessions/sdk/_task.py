@@ -15,21 +15,26 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from otel_sessions import semconv
-from otel_sessions.errors import ConfigurationError, TaskResultError, UsageError
+from otel_sessions.errors import TaskResultError, UsageError
 from otel_sessions.lifecycle import TaskState, task_state_for
 from otel_sessions.sdk import _context, _process, _provider
 from otel_sessions.sdk._calls import Call, decorated
 from otel_sessions.sdk._context import Place, Scope, TaskMark
 from otel_sessions.sdk._guard import say_once
-from otel_sessions.sdk._session import Session, current_session, place_of
+from otel_sessions.sdk._options import text
+from otel_sessions.sdk._session import root_of
 from otel_sessions.sdk._settings import Content
 from otel_sessions.sdk._spans import end_span, start_span
+from otel_sessions.sdk._start import current_session
 from otel_sessions.sdk._values import attribute_values, to_json
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from opentelemetry.context import Context
+    from typing_extensions import Self
+
+    from otel_sessions.sdk._session import Session
 
 __all__ = ["Task", "task"]
 
@@ -39,7 +44,7 @@ _NO_RESULT: Final = object()
 
 
 class Task:
-    """One unit of work. Made by `task()` and `Session.task()`: a block, or a decorator with a task for each call."""
+    """One unit of work, made by `task()` and `Session.task()`: a block, or a decorator of functions."""
 
     __slots__ = (
         "_attributes",
@@ -57,13 +62,9 @@ class Task:
     def __init__(
         self, name: str, *, task_id: str | None, attributes: Mapping[str, Any], session: Session | None
     ) -> None:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError("a task needs a name: write task('answer'), of low cardinality")
-        if task_id is not None and not (isinstance(task_id, str) and task_id):
-            raise ConfigurationError("the id of a task has to be None or a string that is not empty")
-        self._name = name
-        self._given_id = task_id
-        self._id = task_id or str(uuid.uuid4())
+        self._name = text("name", name)
+        self._given_id = None if task_id is None else text("id", task_id)
+        self._id = self._given_id or str(uuid.uuid4())
         self._attributes = attribute_values(attributes)
         self._session = session
         self._state: TaskState | None = None
@@ -89,7 +90,7 @@ class Task:
 
     @property
     def result(self) -> Any:
-        """The result, None until it is assigned. It is assigned once: a second time raises TaskResultError."""
+        """The result, None until it is assigned; assigning it twice raises TaskResultError."""
         return None if self._result is _NO_RESULT else self._result
 
     @result.setter
@@ -108,7 +109,7 @@ class Task:
         """
         return decorated(function, self._for_call, _set_result)
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> Self:
         if self._state is not None:
             raise UsageError(f"task {self._name!r} ran before: make a new one for each run")
         self._state = TaskState.RUNNING
@@ -123,7 +124,7 @@ class Task:
         return self
 
     def __exit__(
-        self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         scope = self._scope
         if scope is None:
@@ -137,7 +138,7 @@ class Task:
         if self._generation == _process.generation():
             end_span(self._span, exc, learned)
 
-    async def __aenter__(self) -> Task:
+    async def __aenter__(self) -> Self:
         return self.__enter__()
 
     async def __aexit__(
@@ -150,17 +151,18 @@ class Task:
 
     def _place(self, session: Session | None, outside: TaskMark | None) -> Place:
         mark = TaskMark(self._id, self._name, outside.id if outside is not None else None)
-        around = place_of(session) if session is not None else None
-        if around is None:
+        root = root_of(session) if session is not None else None
+        if root is None:
             return Place(None, {}, mark)
-        if around.root is not None and around.root.ended:
+        if root.ended:
             say_once(
                 "late task",
-                "otel_sessions: task %r began in a session that had ended (%s); it is recorded as late",
+                "otel_sessions: task %r began in session %s, which had ended (%s); it is recorded as late",
                 self._name,
-                around.root.ending.reason.value if around.root.ending is not None else "?",
+                root.session_id,
+                root.ending.reason.value if root.ending is not None else "?",
             )
-        return Place(around.root, around.stamp, mark)
+        return Place(root, root.options.stamp(root.session_id), mark)
 
 
 def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | None = None) -> Task:  # noqa: A002
@@ -175,14 +177,11 @@ def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | No
 def _around(session: Session | None) -> tuple[TaskMark | None, Context]:
     """Return the task around a new one, and the context that its span starts in."""
     scope, context = _context.current_scope(), _context.parent_context()
-    here = scope.session if scope is not None else current_session()
-    if session is None or here is session:
+    root = root_of(session) if session is not None else None
+    if root is None or (scope is not None and scope.place.root is root):
         return (scope.place.task if scope is not None else None), context
-    place = place_of(session)
-    if place is None or place.root is None:
-        return None, context
-    # From a context where another session is current, or none: below the root.
-    return None, trace.set_span_in_context(place.root.as_parent(), context)
+    # Where another session is current, or none: below the root.
+    return None, trace.set_span_in_context(root.as_parent(), context)
 
 
 def _set_result(block: Any, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Attribute values as OpenTelemetry takes them: what it can't hold becomes JSON or text here, under our guard.
+"""Attribute values as OpenTelemetry takes them: what it can't hold becomes JSON or text, under our guard.
 
 OpenTelemetry would call `__str__` of foreign objects in the midst of `start_span`, where an exception
 leaves through the user's code, and warn about each.

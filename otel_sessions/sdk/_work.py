@@ -94,17 +94,16 @@ class ModelCall(SpanBlock):
         conventions say; `output_tokens` includes `reasoning_tokens`. `model` is the one that answered.
         """
         learned: dict[str, Any] = attribute_values(attributes or {})
-        for key, value in (
-            (semconv.GEN_AI_RESPONSE_MODEL, model),
-            (semconv.GEN_AI_RESPONSE_ID, response_id),
-            (semconv.GEN_AI_USAGE_INPUT_TOKENS, input_tokens),
-            (semconv.GEN_AI_USAGE_OUTPUT_TOKENS, output_tokens),
-            (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, cached_tokens),
-            (semconv.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS, cache_creation_tokens),
-            (semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, reasoning_tokens),
-        ):
-            if value is not None:
-                learned[key] = value
+        told = {
+            semconv.GEN_AI_RESPONSE_MODEL: model,
+            semconv.GEN_AI_RESPONSE_ID: response_id,
+            semconv.GEN_AI_USAGE_INPUT_TOKENS: input_tokens,
+            semconv.GEN_AI_USAGE_OUTPUT_TOKENS: output_tokens,
+            semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: cached_tokens,
+            semconv.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: cache_creation_tokens,
+            semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: reasoning_tokens,
+        }
+        learned.update((key, value) for key, value in told.items() if value is not None)
         if finish_reasons is not None:
             reasons = (finish_reasons,) if isinstance(finish_reasons, str) else tuple(finish_reasons)
             learned[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons

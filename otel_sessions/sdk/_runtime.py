@@ -1,0 +1,215 @@
+"""What tracing runs on once it is set up: a provider with our processor, and the way out behind it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opentelemetry import trace
+
+from otel_sessions import semconv
+from otel_sessions._version import __version__
+from otel_sessions.sdk import _exit
+from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._liveness import EventSettings, Liveness
+from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_sessions.sdk._context import Place
+    from otel_sessions.sdk._export import Outlet, SpanWorker
+    from otel_sessions.sdk._options import Options
+    from otel_sessions.sdk._root import Root
+    from otel_sessions.sdk._session import Session
+
+__all__ = ["PROCESS_PID", "Arguments", "Plan", "ResourceView", "Runtime"]
+
+PROCESS_PID: Final = "process.pid"
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What callers of `init()` have asked for so far; None is: nothing."""
+
+    service_name: str | None = None
+    tracer_provider: trace.TracerProvider | None = None
+    exporter: SpanExporter | None = None
+    export: bool | None = None
+    span_processors: tuple[SpanProcessor, ...] | None = None
+    capture: bool | None = None
+    signals: bool | None = None
+    trust_baggage: bool | None = None
+
+    def updated(self, later: Arguments) -> Arguments:
+        """Return these arguments with what a later call asks for."""
+        asked = {f.name: getattr(later, f.name) for f in fields(later) if getattr(later, f.name) is not None}
+        return replace(self, **asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a set-up is going to do; made completely before anything is done."""
+
+    arguments: Arguments
+    settings: Settings
+    events: EventSettings
+
+    @classmethod
+    def make(cls, arguments: Arguments, *, events: bool = True) -> Plan:
+        """Read the environment; raise ConfigurationError for what makes no sense."""
+        settings = Settings.read(
+            os.environ,
+            capture=arguments.capture,
+            signals=arguments.signals,
+            trust_baggage=arguments.trust_baggage,
+            service_name=arguments.service_name,
+        )
+        return cls(
+            arguments,
+            settings,
+            EventSettings.from_environ(os.environ) if events else EventSettings(exporter="none"),
+        )
+
+
+class Runtime:
+    """A provider with our processor on it, and the way out behind it. Implements `_processor.Pipeline`."""
+
+    __slots__ = (
+        "arguments",
+        "carried",
+        "carried_place",
+        "closed",
+        "events",
+        "explicit",
+        "liveness",
+        "own",
+        "processors",
+        "provider",
+        "settings",
+        "tracer",
+        "worker",
+    )
+
+    def __init__(self, provider: trace.TracerProvider, plan: Plan, *, own: bool, explicit: bool) -> None:
+        from otel_sessions.sdk._export import SpanWorker  # noqa: PLC0415 - loads the OpenTelemetry SDK
+
+        self.provider = provider
+        self.tracer = provider.get_tracer(semconv.SCOPE_NAME, __version__)
+        self.own = own
+        self.explicit = explicit
+        self.arguments = plan.arguments
+        self.settings = plan.settings
+        self.events = plan.events
+        self.processors: Sequence[SpanProcessor] = plan.arguments.span_processors or ()
+        self.carried: Session | None = None
+        self.carried_place: Place | None = None
+        self.worker: SpanWorker = SpanWorker(_outlet(plan, own=own))
+        self.liveness = Liveness(settings=plan.events, resource_attributes=ResourceView(provider))
+        self.closed = False
+
+    @property
+    def trust_baggage(self) -> bool:
+        """Whether a remote parent's baggage is believed."""
+        return self.settings.trust_baggage
+
+    def liveness_for(self, options: Options) -> Liveness | None:
+        """Return who reports on a run; where events are off, only a run with time limits needs somebody."""
+        limited = options.timeout is not None or options.idle_timeout is not None
+        return self.liveness if limited or self.events.exporter != "none" else None
+
+    def ready(self) -> None:
+        """Start the thread in a forked child."""
+        self.worker.start()
+
+    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
+        """Take an ended span; one that is recorded but not sampled goes no further."""
+        if cast("trace.SpanContext", span.get_span_context()).trace_flags.sampled:
+            self.worker.take(span, place, late=late)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until spans and events are out, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        self.worker.hurry(deadline)
+        events = self.liveness.flush(deadline) if self.events.exporter != "none" else True
+        return self.worker.flush(deadline) and events
+
+    def close(self) -> None:
+        """Send what is left within the deadline of process exit, and stop."""
+        self.finish(time.monotonic() + EXIT_DEADLINE)
+
+    def finish(self, deadline: float) -> None:
+        """Send what is left until `deadline` (monotonic s), stop, and say what was not delivered."""
+        if self.closed:
+            return
+        self.closed = True
+        self.tracer = trace.NoOpTracer()
+        # Both threads work at once while we wait for one after the other.
+        self.worker.hurry(deadline)
+        with guard("liveness"):
+            self.liveness.close(deadline)
+        self.worker.stop(deadline)
+        self.worker.complain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread can't begin a job now."""
+        return self.worker.busy
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Run a job in the thread."""
+        self.worker.do(job)
+
+    def collected(self, root: Root) -> None:
+        """Let the thread end a run that nobody holds any more; runs in finalisers, so it only enqueues."""
+        self.worker.do(lambda: _exit.end_collected(root))
+
+    def change(self, plan: Plan) -> None:
+        """Go on under another plan."""
+        outlet = _outlet(plan, own=self.own)
+        if (plan.settings, plan.arguments) != (self.settings, self.arguments):
+            self.worker.change(outlet)
+        if plan.events != self.events:
+            former, self.liveness = (
+                self.liveness,
+                Liveness(settings=plan.events, resource_attributes=ResourceView(self.provider)),
+            )
+            former.close(time.monotonic() + EXIT_DEADLINE)
+        self.arguments, self.settings, self.events = plan.arguments, plan.settings, plan.events
+        self.processors = plan.arguments.span_processors or ()
+        self.explicit = True
+
+
+def _outlet(plan: Plan, *, own: bool) -> Outlet:
+    from otel_sessions.sdk._outlet import outlet  # noqa: PLC0415 - loads the OpenTelemetry SDK
+
+    arguments = plan.arguments
+    wanted = arguments.export if arguments.export is not None else own or arguments.exporter is not None
+    return outlet(plan.settings, arguments.exporter, wanted=wanted)
+
+
+class ResourceView(Mapping[str, Any]):
+    """The provider's resource as it is now, for this process: a provider keeps the pid it was made with."""
+
+    __slots__ = ("_provider",)
+
+    def __init__(self, provider: trace.TracerProvider) -> None:
+        self._provider = provider
+
+    def _now(self) -> Mapping[str, Any]:
+        resource = getattr(self._provider, "resource", None)
+        attributes: Mapping[str, Any] = {} if resource is None else resource.attributes
+        return {**attributes, PROCESS_PID: os.getpid()} if PROCESS_PID in attributes else attributes
+
+    def __getitem__(self, name: str) -> Any:
+        return self._now()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())

@@ -1,0 +1,150 @@
+"""The functions that start, find and end sessions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from otel_sessions.lifecycle import ENDINGS
+from otel_sessions.sdk import _context, _provider
+from otel_sessions.sdk._guard import guard, say_once
+from otel_sessions.sdk._options import Nested, Options, OutcomeName, ending_of
+from otel_sessions.sdk._session import Session, begin, root_of, scope_of
+
+__all__ = ["current_session", "end_session", "session", "start_session", "start_solo"]
+
+
+def session(
+    name: str = "session",
+    *,
+    id: str | None = None,  # noqa: A002 - the word of the convention, session.id
+    title: str | None = None,
+    user_id: str | None = None,
+    conversation_id: str | None = None,
+    tags: Iterable[str] = (),
+    attributes: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+    idle_timeout: float | None = None,
+    resume: str | None = None,
+    nested: Nested = "root",
+) -> Session:
+    """Return a session that has not started: a block (`with`, `async with`) or a decorator.
+
+    `name` is of low cardinality ("plan trip"), `title` the human text of this one session. `id` is made
+    up unless given; `resume` is the id of a session to go on with. `user_id` and `conversation_id` are put
+    on every span as `user.id` and `gen_ai.conversation.id`, `attributes` and `tags` on the root span.
+    `timeout` and `idle_timeout`, in seconds, end the session but never interrupt code; idle is a session
+    without open model or tool call, without any span starting or ending, that does not wait.
+    A session starts a trace of its own that links to the span that is current; `nested="child"` makes it a
+    child of that span instead.
+
+    Raises ConfigurationError for a value of the wrong kind, and SessionReuseError when it starts twice.
+    """
+    return Session(
+        Options.checked(
+            name=name,
+            id=id,
+            title=title,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            tags=tags,
+            attributes=attributes,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            resume=resume,
+            nested=nested,
+        )
+    )
+
+
+def start_session(
+    name: str = "session",
+    *,
+    id: str | None = None,  # noqa: A002 - as in session()
+    title: str | None = None,
+    user_id: str | None = None,
+    conversation_id: str | None = None,
+    tags: Iterable[str] = (),
+    attributes: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+    idle_timeout: float | None = None,
+    resume: str | None = None,
+    nested: Nested = "root",
+) -> Session:
+    """Start a session and return it, for code without a block (notebooks, servers); see `session`.
+
+    It is current in this context until `end()`. A session started inside another nests. In IPython a new
+    start ends the one that an earlier start began (`superseded`): there is no block to leave there.
+    """
+    made = session(
+        name,
+        id=id,
+        title=title,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        tags=tags,
+        attributes=attributes,
+        timeout=timeout,
+        idle_timeout=idle_timeout,
+        resume=resume,
+        nested=nested,
+    )
+    if _in_ipython():
+        return start_solo(made)
+    begin(made)
+    return made
+
+
+class _Solo:
+    """The session that only another start ends: there is no block to leave."""
+
+    __slots__ = ("session",)
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+
+_solo: Final = _Solo()
+
+
+def start_solo(made: Session) -> Session:
+    """Start a session, and end the one that was started so before."""
+    former, _solo.session = _solo.session, made
+    if former is not None:
+        root, scope = root_of(former), scope_of(former)
+        if root is not None and scope is not None:
+            root.end(ENDINGS["superseded"])
+            _context.leave(scope)
+    begin(made)
+    return made
+
+
+def current_session() -> Session | None:
+    """Return the session of this context, or None; sessions of other contexts are theirs alone."""
+    scope = _context.current_scope()
+    if scope is not None and scope.session is not None:
+        return scope.session
+    runtime = _provider.current()
+    return runtime.carried if runtime is not None else None
+
+
+def end_session(
+    outcome: OutcomeName | None = None, *, reason: str | None = None, message: str | None = None
+) -> bool:
+    """End the session of this context; see `Session.end`. Without one return False, and log that once."""
+    ending_of(outcome, reason)
+    here = current_session()
+    if here is None:
+        say_once(
+            "no session", "otel_sessions: end_session() was called where no session is current; nothing ended"
+        )
+        return False
+    return here.end(outcome, reason=reason, message=message)
+
+
+def _in_ipython() -> bool:
+    ipython = sys.modules.get("IPython")
+    with guard("IPython"):
+        return ipython is not None and ipython.get_ipython() is not None
+    return False
