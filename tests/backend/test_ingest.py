@@ -1,0 +1,282 @@
+"""The write path: what an acknowledgement means, and what is said when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from doubles import SECOND, HandClock, MemoryStore
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_sessions.backend.decode import DecodeError
+from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
+from otel_sessions.backend.live import Live
+from otel_sessions.backend.records import Changes, Encoding, Signal
+from otel_sessions.errors import BackendError
+
+
+class GatedStore(MemoryStore):
+    """A store whose commits wait for the gate, as on a slow disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def append(self, *args, **kwargs) -> Changes:  # type: ignore[no-untyped-def]
+        self.entered.set()
+        assert self.gate.wait(10)
+        return super().append(*args, **kwargs)
+
+
+def traces(name: str = "span", size: int = 0) -> bytes:
+    """Encode a request of one span, padded to at least `size` bytes."""
+    message = ExportTraceServiceRequest()
+    span = message.resource_spans.add().scope_spans.add().spans.add()
+    span.name, span.trace_id, span.span_id = name, b"t" * 16, b"s" * 8
+    if size:
+        span.attributes.add(key="pad").value.string_value = "x" * size
+    return message.SerializeToString()
+
+
+@asynccontextmanager
+async def ingesting(store: MemoryStore, **options: int) -> AsyncIterator[Ingest]:
+    ingest = Ingest(store, Live("boot", idle_after=SECOND), HandClock().clock(), **options)  # type: ignore[arg-type]
+    await ingest.start()
+    try:
+        yield ingest
+    finally:
+        await ingest.stop()
+
+
+async def accept(ingest: Ingest, body: bytes) -> None:
+    await ingest.accept(Signal.TRACES, Encoding.PROTOBUF, body)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def stored_names(store: MemoryStore) -> list[str]:
+    return [span.name for batch in store.appended for request in batch for span in request.spans]
+
+
+def test_an_accept_returns_only_after_the_commit() -> None:
+    """An acknowledgement means durable; while the disk is busy there is none."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            accepted = asyncio.create_task(accept(ingest, traces()))
+            await until(store.entered.is_set)
+            assert not accepted.done()
+            store.gate.set()
+            await accepted
+            assert stored_names(store) == ["span"]
+
+    run(scenario)
+
+
+def test_what_gathers_during_a_commit_shares_the_next() -> None:
+    """Forty requests behind a slow commit cost one more, in the order in which they came."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            first = asyncio.create_task(accept(ingest, traces("first")))
+            await until(store.entered.is_set)
+            rest = [asyncio.create_task(accept(ingest, traces(str(n)))) for n in range(40)]
+            await until(lambda: ingest.stats().waiting_requests == 40)
+            store.gate.set()
+            await asyncio.gather(first, *rest)
+            assert [len(batch) for batch in store.appended] == [1, 40]
+            assert stored_names(store) == ["first", *map(str, range(40))]
+
+    run(scenario)
+
+
+def test_a_failed_commit_is_told_to_everyone_who_waits_and_the_writer_lives_on() -> None:
+    """A full disk refuses a batch; the next one is stored as if nothing had been."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            store.fails = [BackendError("disk full")]
+            waiting = [asyncio.create_task(accept(ingest, traces(str(n)))) for n in range(5)]
+            await until(store.entered.is_set)
+            store.gate.set()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(outcome, NotStoredError) for outcome in outcomes)
+            assert "disk full" in str(outcomes[0])
+            await accept(ingest, traces("later"))
+            assert stored_names(store) == ["later"]
+            assert ingest.stats().waiting_bytes == 0
+
+    run(scenario)
+
+
+def test_a_fault_of_ours_in_one_request_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    """What a store chokes on is refused alone; those that shared its commit are stored."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        store.poison = b"poison"
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            first = asyncio.create_task(accept(ingest, traces("first")))
+            await until(store.entered.is_set)
+            bodies = [traces("a"), traces("poison"), traces("b")]
+            rest = [asyncio.create_task(accept(ingest, body)) for body in bodies]
+            await until(lambda: ingest.stats().waiting_requests == 3)
+            store.gate.set()
+            await first
+            outcomes = await asyncio.gather(*rest, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [type(None), NotStoredError, type(None)]
+            assert stored_names(store) == ["first", "a", "b"]
+
+    with caplog.at_level(logging.ERROR):
+        run(scenario)
+    assert "OverflowError" in caplog.text
+
+
+def test_what_cannot_be_decoded_is_refused_and_stores_nothing() -> None:
+    """Garbage is the sender's fault and is said so at once, small or big."""
+
+    async def scenario() -> None:
+        store = MemoryStore()
+        async with ingesting(store) as ingest:
+            for body in (b"\xff\xff\xff", b"\xff" * 300_000):
+                with pytest.raises(DecodeError):
+                    await accept(ingest, body)
+            assert ingest.stats().waiting_bytes == 0
+        assert store.appended == []
+
+    run(scenario)
+
+
+def test_a_full_queue_answers_with_back_pressure_and_takes_again_when_it_is_emptied() -> None:
+    """What waits is bounded in bytes: beyond, the sender is asked to come back."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store, queue_bytes=100_000) as ingest:
+            store.gate.clear()
+            taken = [asyncio.create_task(accept(ingest, traces(size=40_000))) for _ in range(2)]
+            await until(lambda: ingest.stats().waiting_bytes > 80_000)
+            with pytest.raises(BackPressureError):
+                await accept(ingest, traces(size=40_000))
+            assert ingest.stats().refused == 1
+            store.gate.set()
+            await asyncio.gather(*taken)
+            await accept(ingest, traces(size=40_000))
+            assert sum(map(len, store.appended)) == 3
+
+    run(scenario)
+
+
+def test_one_request_may_be_larger_than_the_queue() -> None:
+    """The bound is for many; the limit of one is the receiver's business."""
+    room = Room(10)
+    room.take(50)
+    with pytest.raises(BackPressureError):
+        room.take(1)
+    room.give(50)
+    room.take(1)
+
+
+def test_a_sender_that_goes_away_leaves_its_request_stored_and_no_room_taken() -> None:
+    """A cancelled call changes nothing for what was already handed over."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            gone = asyncio.create_task(accept(ingest, traces("gone")))
+            await until(store.entered.is_set)
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+            assert ingest.stats().waiting_bytes > 0
+            store.gate.set()
+            await accept(ingest, traces("here"))
+            assert stored_names(store) == ["gone", "here"]
+            assert ingest.stats().waiting_bytes == 0
+
+    run(scenario)
+
+
+def test_stopping_commits_what_was_accepted_and_refuses_the_rest() -> None:
+    """Nobody is left waiting: what came in time is stored, what comes later is told to come back."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            accepted = [asyncio.create_task(accept(ingest, traces(str(n)))) for n in range(10)]
+            await until(lambda: ingest.stats().waiting_bytes > 0)
+            stopping = asyncio.create_task(ingest.stop())
+            await asyncio.sleep(0)
+            store.gate.set()
+            await asyncio.gather(stopping, *accepted)
+            assert sorted(stored_names(store)) == sorted(map(str, range(10)))
+            with pytest.raises(NotStoredError):
+                await accept(ingest, traces("late"))
+
+    run(scenario)
+
+
+def test_metrics_are_counted_and_not_stored() -> None:
+    """Their points are counted by name, for the status page."""
+
+    async def scenario() -> None:
+        message = ExportMetricsServiceRequest()
+        metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name="tokens")
+        for value in range(3):
+            metric.gauge.data_points.add(as_int=value)
+        store = MemoryStore()
+        async with ingesting(store) as ingest:
+            await ingest.accept(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString())
+            assert ingest.stats().metrics_seen == {"tokens": 3}
+        assert store.appended == []
+
+    run(scenario)
+
+
+def test_a_process_that_was_stopped_for_a_while_extends_the_leases() -> None:
+    """The writer notices a gap in its own ticks, even if telemetry wakes it before the next tick."""
+
+    async def scenario() -> None:
+        time, store = HandClock(), MemoryStore()
+        moments: list[int] = []
+
+        class Watching(Live):
+            def moment(self, now: int, wall: int, *, away: int = 0, flush: bool = False):  # type: ignore[no-untyped-def]
+                moments.append(away)
+                return super().moment(now, wall, away=away, flush=flush)
+
+        ingest = Ingest(store, Watching("boot", idle_after=SECOND), time.clock())  # type: ignore[arg-type]
+        await ingest.start()
+        await accept(ingest, traces())
+        time.sleep(1.9)
+        await accept(ingest, traces())
+        time.sleep(60)
+        await accept(ingest, traces())
+        await accept(ingest, traces())
+        await ingest.stop()
+        assert moments[:4] == [0, 0, 60 * SECOND, 0]
+
+    run(scenario)
