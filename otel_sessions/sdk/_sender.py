@@ -13,12 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard, say_once
+from otel_sessions.sdk._importing import importing
 from otel_sessions.sdk._outbox import SECOND, Batch, Outbox, Pacing, Work
 from otel_sessions.sdk._quiet import suppressed
 from otel_sessions.sdk._transport import Answer, Transport, Verdict
@@ -242,8 +244,11 @@ class Sender:
                 self._transport.close()
 
     def _work_on(self) -> None:
-        with guard("prepare to send life cycle events"):
-            self._prepare()
+        if self._stopped_from_start is None:
+            # What the network or a file has to say against it is told with the first request.
+            with guard("prepare to send life cycle events"), suppress(OSError):
+                self._load()
+                self._open()
         sleep = 0.0
         while not self._closed:
             self._drain(sleep)
@@ -287,30 +292,33 @@ class Sender:
         answer = Answer(Verdict.AGAIN, "a fault of otel_sessions, see its log line", reached=False)
         with guard("send a request of life cycle events"):
             try:
-                if self._transport is None:
-                    self._prepare()
-                if self._transport is not None and self._request is not None:
-                    answer = self._transport.send(self._request(batch), self._timeout)
+                transport = self._open()
+                if self._request is not None:
+                    answer = transport.send(self._request(batch), self._timeout)
             except OSError as error:  # a certificate that can't be read, a proxy that makes no sense
                 answer = Answer(Verdict.AGAIN, f"{type(error).__name__}: {error}", reached=False)
         self._report(answer)
         return answer
 
-    def _prepare(self) -> None:
-        """Import what sending needs, and open the transport: slow, hence here and early."""
-        if self._stopped_from_start is not None or self._transport is not None:
+    def _load(self) -> None:
+        """Import what encoding needs: slow, hence here and early."""
+        if self._record is not None:
             return
-        from otel_sessions.sdk import _encode  # noqa: PLC0415 - protobuf is for this thread only
-
+        with importing():
+            from otel_sessions.sdk import _encode  # noqa: PLC0415 - protobuf is for this thread only
         resource = _encode.to_resource(self._resource())
         self._request = lambda batch: _encode.to_request(batch.records, resource)
         self._record = lambda event: _encode.to_record(event, self._origin())
-        self._transport = self._connect()
+
+    def _open(self) -> Transport:
+        if self._transport is None:
+            with importing():
+                self._transport = self._connect()
+        return self._transport
 
     def _encoded(self, event: Event) -> Any:
         with guard("encode a life cycle event"):
-            if self._record is None:
-                self._prepare()
+            self._load()
             return None if self._record is None else self._record(event)
         return None
 

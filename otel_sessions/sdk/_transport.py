@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 import time
 import zlib
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from otel_sessions._version import __version__
@@ -104,6 +106,8 @@ class HttpTransport:
 
     def __init__(self, endpoint: Endpoint) -> None:
         import requests  # noqa: PLC0415 - only the sender's thread pays for it
+
+        import_module("netrc")  # requests would with its first request, when nothing guards it from forks
 
         self._errors = requests.exceptions
         self._endpoint = endpoint
@@ -241,7 +245,8 @@ def _explain(error: OSError) -> str:
     text = str(error)
     if "BadStatusLine" in text and "\\x00" in text:
         return "the endpoint answers in HTTP/2 frames, as gRPC does; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"
-    return f"{type(error).__name__}: {text}"[:300]
+    words = re.search(r"\[Errno -?\d+\] [A-Za-z ,]+", text)
+    return f"{type(error).__name__}: {words[0] if words else text}"[:300]
 
 
 def _lines(body: bytes) -> list[str]:

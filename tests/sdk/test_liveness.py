@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -668,7 +670,34 @@ def test_a_fork_in_the_midst_of_use_never_hangs_the_child():
         assert len([event for event in receiver.events(END) if event.session_id == "of the child"]) == 10
 
 
-@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+@pytest.mark.parametrize("module", ["requests", "netrc", "opentelemetry.proto.logs.v1.logs_pb2"])
+def test_a_fork_waits_until_the_thread_has_imported(module):
+    """A child that is forked while the sender's thread imports can import the same, and send."""
+    code = f"""
+import os, sys, threading, time
+from otel_sessions.sdk._endpoint import Endpoint
+from otel_sessions.sdk._liveness import EventSettings, Liveness
+
+reached = threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and threading.current_thread() is not threading.main_thread():
+            reached.set()
+            time.sleep(0.3)
+
+sys.meta_path.insert(0, Slow())
+Liveness(settings=EventSettings(endpoint=Endpoint("http://127.0.0.1:9/")), resource_attributes={{}}).start()
+assert reached.wait(10)
+pid = os.fork()
+if pid == 0:
+    import {module}
+    os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=20)
+
+
 def test_heartbeats_go_over_grpc_too():
     """The same over a channel."""
     with (
