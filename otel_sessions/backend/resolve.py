@@ -29,9 +29,11 @@ __all__ = [
     "service_scope",
     "session_id",
     "session_key",
+    "told_id",
     "trace_key",
 ]
 
+_GLOBAL: Final = "session:"
 _ID_LENGTH: Final = 20  # hex digits: 80 bits, so one collision in a million sessions is below 1e-12
 
 
@@ -61,7 +63,12 @@ def session_key(hint: SessionHint) -> str:
 
 def global_key(value: str) -> str:
     """Return the key of the session with this `session.id`."""
-    return f"session:{value}"
+    return f"{_GLOBAL}{value}"
+
+
+def told_id(key: str) -> str | None:
+    """Return the `session.id` that a key was made of; None for any other key."""
+    return key[len(_GLOBAL) :] if key.startswith(_GLOBAL) else None
 
 
 def trace_key(trace_id: bytes) -> str:

@@ -1,0 +1,294 @@
+"""The roll-up rows: loaded, kept in step with what is written, saved in the same transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+from otel_sessions.backend import resolve
+from otel_sessions.backend.records import LogRecord, SessionRecord, SpanRecord
+from otel_sessions.backend.store._names import NameWriter
+from otel_sessions.backend.store._rows import LOG_COLUMNS, SPAN_COLUMNS, log_record, span_record
+from otel_sessions.backend.store._runs import RUN_COLUMNS, gauge_of, run_of
+from otel_sessions.backend.store._summary import SessionState, summary, words
+from otel_sessions.backend.store._tally import Tally
+
+__all__ = ["RECORD_COLUMNS", "Sessions", "session_record"]
+
+RECORD_COLUMNS: Final = (
+    "id, session_id, name, title, service, user_id, conversation_id, state, phase, signal, waiting_for, outcome,"
+    " end_reason, started_at, ended_at, last_seen_at, runs_count, spans, errors, traces_count, tasks_count, turns,"
+    " model_calls, tool_calls, agents, models, input_tokens, output_tokens, cached_tokens, cost, missing_spans,"
+    " inferred, revision"
+)
+_AGENTS, _MODELS, _INFERRED, _STATE = 24, 25, 31, 7
+_REMEMBERED: Final = 2_000
+
+T = TypeVar("T")
+_PARTS: Final = (
+    ("sessions", "no"),
+    ("session_traces", "session"),
+    ("session_tasks", "session"),
+    ("missing_parents", "session"),
+    ("loose_traces", "session"),
+    ("timeline", "session"),
+)
+_STATE_COLUMNS: Final = "own_seen, loose_seen, words, tally, key, no"
+_INSERT: Final = f"INSERT INTO sessions ({RECORD_COLUMNS}, {_STATE_COLUMNS}) VALUES ({','.join('?' * 39)})"
+_UPDATE: Final = (
+    f"UPDATE sessions SET ({RECORD_COLUMNS}, {_STATE_COLUMNS}) = ({','.join('?' * 39)}) WHERE no = ?39"
+)
+
+
+def session_record(row: tuple[Any, ...], idle_before: int = 0) -> SessionRecord:
+    """Return the record of a row of RECORD_COLUMNS; without any run, silence since `idle_before` is idle."""
+    values = list(row)
+    values[_AGENTS] = tuple(json.loads(row[_AGENTS]))
+    values[_MODELS] = tuple(json.loads(row[_MODELS]))
+    values[_INFERRED] = bool(row[_INFERRED])
+    record = SessionRecord(*values)
+    if not record.state:
+        values[_STATE] = "idle" if record.last_seen_at < idle_before else "running"
+        record = SessionRecord(*values)
+    return record
+
+
+def _stored_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
+    values: list[Any] = [getattr(record, name) for name in SessionRecord.__slots__]
+    values[_AGENTS] = json.dumps(record.agents)
+    values[_MODELS] = json.dumps(record.models)
+    values[_STATE] = _stored_state(record)
+    return (
+        *values,
+        session.own_seen,
+        session.loose_seen,
+        words(record),
+        session.tally.to_json(),
+        session.key,
+        session.no,
+    )
+
+
+def _stored_state(record: SessionRecord) -> str:
+    return record.state if record.runs_count else ""
+
+
+class Sessions:
+    """The sessions that the open transaction touches, and those it may touch next."""
+
+    def __init__(self, conn: sqlite3.Connection, names: NameWriter) -> None:
+        self._conn = conn
+        self._names = names
+        self._by_no: dict[int, SessionState] = {}
+        self._no_of: dict[str, int] = {}
+        self._touched: dict[int, SessionState] = {}
+        self._recount: set[int] = set()
+        self._last_no: int | None = None
+
+    def by_key(self, key: str, session_id: str | None) -> SessionState:
+        """Return the session of a key, new if it was unknown; it counts as touched."""
+        no = self._no_of.get(key)
+        session = self._by_no[no] if no is not None else self._find(key) or self._create(key, session_id)
+        self._touched[session.no] = session
+        return session
+
+    def known(self, key: str) -> SessionState | None:
+        """Return the session of a key, if there is one."""
+        no = self._no_of.get(key)
+        return self._by_no[no] if no is not None else self._find(key)
+
+    def by_no(self, no: int) -> SessionState | None:
+        """Return a session by its number, if it still exists; it counts as touched."""
+        session = self._by_no.get(no) or self._load("no = ?", no)
+        if session is not None:
+            self._touched[no] = session
+        return session
+
+    def count_anew(self, no: int) -> None:
+        """Have a session counted from its index rows before the transaction ends."""
+        self.by_no(no)
+        self._recount.add(no)
+
+    def counted_anew(self) -> set[int]:
+        """Return which sessions are counted anew in this transaction."""
+        return set(self._recount)
+
+    def drop(self, session: SessionState) -> None:
+        """Forget a session that became part of another."""
+        for table, column in _PARTS:
+            self._conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (session.no,))
+        if session.stored is not None:
+            self._count_states({_stored_state(session.stored): -1})
+        for cache in (self._by_no, self._touched):
+            cache.pop(session.no, None)
+        self._no_of.pop(session.key, None)
+
+    def save(self, revision: int) -> tuple[list[SessionRecord], list[str]]:
+        """Write the roll-ups of all touched sessions; return those that changed, and the ids of the emptied."""
+        new: list[tuple[Any, ...]] = []
+        old: list[tuple[Any, ...]] = []
+        changed: list[SessionRecord] = []
+        gone: list[str] = []
+        states: Counter[str] = Counter()
+        for session in list(self._touched.values()):
+            if session.no in self._recount:
+                self._recount_rows(session)
+            if session.empty:
+                if session.stored is not None:
+                    gone.append(session.id)
+                self.drop(session)
+                continue
+            record = summary(session, revision)
+            rows = new if session.stored is None else old
+            if session.stored is not None:
+                if _same(record, session.stored):
+                    continue
+                states[_stored_state(session.stored)] -= 1
+            states[_stored_state(record)] += 1
+            session.stored = record
+            rows.append(_stored_row(record, session))
+            changed.append(record)
+        self._conn.executemany(_INSERT, new)
+        self._conn.executemany(_UPDATE, old)
+        self._count_states(states)
+        self._touched.clear()
+        self._recount.clear()
+        self._trim()
+        return changed, gone
+
+    def note_members(
+        self, session: SessionState, spans: Sequence[SpanRecord], logs: Sequence[LogRecord]
+    ) -> None:
+        """Add spans and logs that were placed in a session to its roll-up."""
+        session.tally.add_spans(spans)
+        session.tally.add_logs(logs)
+        traces = {span.trace_id for span in spans}
+        traces.update(log.trace_id for log in logs if log.trace_id)
+        tasks = {span.task_id for span in spans if span.task_id is not None}
+        session.traces += self._note(session, "session_traces", traces - session.known_traces)
+        session.tasks += self._note(
+            session, "session_tasks", map(self._names.number, tasks - session.known_tasks)
+        )
+        _learn(session.known_traces, traces)
+        _learn(session.known_tasks, tasks)
+
+    def _note(self, session: SessionState, table: str, values: Iterable[bytes | int | None]) -> int:
+        insert = f"INSERT OR IGNORE INTO {table} VALUES (?, ?)"
+        return sum(self._conn.execute(insert, (session.no, value)).rowcount for value in values)
+
+    def forget(self) -> None:
+        """Forget all that is remembered, after a transaction was rolled back."""
+        for cache in (self._by_no, self._no_of, self._touched, self._recount):
+            cache.clear()
+        self._last_no = None
+
+    # --- loading ---------------------------------------------------------------------------------------
+
+    def _find(self, key: str) -> SessionState | None:
+        return self._load("id = ?", resolve.session_id(key))
+
+    def _load(self, where: str, value: object) -> SessionState | None:
+        row = self._conn.execute(
+            f"SELECT {RECORD_COLUMNS}, {_STATE_COLUMNS} FROM sessions WHERE {where}",
+            (value,),
+        ).fetchone()
+        if row is None:
+            return None
+        record = session_record(row[:-6])
+        own_seen, loose_seen, _, tally, key, no = row[-6:]
+        session = SessionState(no, record.id, key, record.session_id, Tally.from_json(tally))
+        session.stored = record
+        session.own_seen, session.loose_seen = own_seen, loose_seen
+        session.traces, session.tasks = record.traces_count, record.tasks_count
+        self._load_parts(session)
+        return self._remember(session)
+
+    def _load_parts(self, session: SessionState) -> None:
+        """Load what has tables of its own."""
+        no = (session.no,)
+        runs = self._conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE session = ?", no)
+        session.runs = dict(run_of(row, session.key) for row in runs)
+        gauges = self._conn.execute(
+            "SELECT process, seq, started, ended, dropped FROM gauges WHERE session = ?", no
+        )
+        session.gauges = {row[0]: gauge_of(row, session.key) for row in gauges}
+        session.missing_parents = self._rows_in("missing_parents", session)
+
+    def _create(self, key: str, session_id: str | None) -> SessionState:
+        no = self._last_no
+        if no is None:
+            (no,) = self._conn.execute("SELECT ifnull(max(no), 0) FROM sessions").fetchone()
+        self._last_no = no = no + 1
+        return self._remember(SessionState(no, resolve.session_id(key), key, session_id))
+
+    def _remember(self, session: SessionState) -> SessionState:
+        self._by_no[session.no] = session
+        self._no_of[session.key] = session.no
+        return session
+
+    def _trim(self) -> None:
+        """Forget the sessions that were remembered first, if there are too many."""
+        for no in list(self._by_no)[: max(0, len(self._by_no) - _REMEMBERED)]:
+            del self._no_of[self._by_no.pop(no).key]
+
+    # --- counting anew -----------------------------------------------------------------------------------
+
+    def _recount_rows(self, session: SessionState) -> None:
+        """Count a session from its index rows, as if they had just arrived."""
+        no, conn, word = (session.no,), self._conn, self._names.word
+        tally = Tally()
+        spans = conn.execute(f"SELECT {SPAN_COLUMNS} FROM spans WHERE session = ?", no)
+        tally.add_spans(span_record(row, word) for row in spans)
+        logs = conn.execute(f"SELECT {LOG_COLUMNS} FROM logs WHERE session = ?", no)
+        tally.add_logs(log_record(row, word) for row in logs)
+        session.tally = tally
+        for table, column in (("session_traces", "trace_id"), ("session_tasks", "task")):
+            conn.execute(f"DELETE FROM {table} WHERE session = ?", no)
+            conn.execute(
+                f"INSERT INTO {table} SELECT DISTINCT session, {column} FROM spans"
+                f" WHERE session = ? AND {column} IS NOT NULL",
+                no,
+            )
+        conn.execute(
+            "INSERT OR IGNORE INTO session_traces"
+            " SELECT DISTINCT session, trace_id FROM logs WHERE session = ? AND trace_id <> x''",
+            no,
+        )
+        conn.execute("DELETE FROM missing_parents WHERE session = ?", no)
+        conn.execute(
+            "INSERT INTO missing_parents SELECT DISTINCT s.trace_id, s.parent_id, s.session FROM spans s"
+            " WHERE s.session = ? AND s.parent_id <> x'' AND NOT EXISTS"
+            " (SELECT 1 FROM spans p WHERE p.trace_id = s.trace_id AND p.span_id = s.parent_id)",
+            no,
+        )
+        session.known_traces.clear()
+        session.known_tasks.clear()
+        session.traces = self._rows_in("session_traces", session)
+        session.tasks = self._rows_in("session_tasks", session)
+        session.missing_parents = self._rows_in("missing_parents", session)
+
+    def _rows_in(self, table: str, session: SessionState) -> int:
+        sql = f"SELECT count(*) FROM {table} WHERE session = ?"
+        return self._conn.execute(sql, (session.no,)).fetchone()[0]
+
+    def _count_states(self, changes: dict[str, int]) -> None:
+        self._conn.executemany(
+            "INSERT INTO session_counts VALUES (?, ?) ON CONFLICT (state) DO UPDATE SET n = n + excluded.n",
+            [(state, n) for state, n in changes.items() if n],
+        )
+
+
+def _learn(known: set[T], new: set[T]) -> None:
+    if len(known) > _REMEMBERED:
+        known.clear()
+    known.update(new)
+
+
+def _same(new: SessionRecord, old: SessionRecord) -> bool:
+    return all(getattr(new, name) == getattr(old, name) for name in _COMPARED)
+
+
+_COMPARED: Final = tuple(name for name in SessionRecord.__slots__ if name != "revision")

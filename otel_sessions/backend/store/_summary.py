@@ -1,0 +1,154 @@
+"""What is known of one session while it is written, and the roll-up row that follows from it; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord
+from otel_sessions.backend.store._tally import LISTED, Tally
+from otel_sessions.lifecycle import Shown, State, shown
+
+__all__ = ["SessionState", "missing_spans", "summary", "words"]
+
+RunKey = tuple[bytes, str]  # root id, and the process where it is a child's
+
+
+@dataclass(slots=True)
+class SessionState:
+    """One session as the writer knows it. `no` is its number in the database."""
+
+    no: int
+    id: str
+    key: str
+    session_id: str | None
+    tally: Tally = field(default_factory=Tally)
+    runs: dict[RunKey, RunRecord] = field(default_factory=dict[RunKey, RunRecord])
+    gauges: dict[str, Gauge] = field(default_factory=dict[str, Gauge])
+    traces: int = 0
+    tasks: int = 0
+    missing_parents: int = 0
+    own_seen: int = 0  # latest arrival of what told this session itself
+    loose_seen: int = 0  # latest arrival of what is here by its trace
+    stored: SessionRecord | None = None  # the roll-up row as it is in the database
+    known_traces: set[bytes] = field(default_factory=set[bytes])
+    known_tasks: set[str] = field(default_factory=set[str])
+
+    @property
+    def last_seen(self) -> int:
+        """Latest arrival of anything of this session."""
+        return max(self.own_seen, self.loose_seen)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is known of the session any more."""
+        return not (self.tally.spans or self.tally.logs or self.runs or self.gauges)
+
+
+def summary(session: SessionState, revision: int) -> SessionRecord:
+    """Return the roll-up row of a session; without any run its state is "running", for it was just seen."""
+    tally = session.tally
+    runs = sorted(
+        (record for (_, child), record in session.runs.items() if not child),
+        key=lambda record: (record.run.started_at or 0, record.root_id),
+    )
+    view = _view(session, runs)
+    return SessionRecord(
+        id=session.id,
+        session_id=session.session_id,
+        name=_name(tally, runs),
+        title=_title(tally, runs),
+        service=_text(tally.service),
+        user_id=_text(tally.user),
+        conversation_id=_text(tally.conversation),
+        state=view.state.value,
+        phase=view.phase.value,
+        signal=view.signal.value,
+        waiting_for=view.waiting_for,
+        outcome=view.outcome,
+        end_reason=view.end_reason,
+        started_at=_started_at(session, runs),
+        ended_at=_ended_at(view, runs),
+        last_seen_at=session.last_seen,
+        runs_count=len(runs),
+        spans=tally.spans,
+        errors=tally.errors,
+        traces_count=session.traces,
+        tasks_count=session.tasks,
+        turns=tally.turns or tally.log_turns or None,
+        model_calls=tally.model_calls or tally.log_model_calls,
+        tool_calls=tally.tool_calls or tally.log_tool_calls,
+        agents=_listed(tally.agents),
+        models=_listed(tally.models),
+        input_tokens=_known(tally, "input_tokens", "input_known"),
+        output_tokens=_known(tally, "output_tokens", "output_known"),
+        cached_tokens=_known(tally, "cached_tokens", "cached_known"),
+        cost=_cost(tally),
+        missing_spans=missing_spans(session),
+        inferred=not session.runs,
+        revision=revision,
+    )
+
+
+def missing_spans(session: SessionState) -> int | None:
+    """Tell how many spans are known to exist and are not stored; None where nothing tells.
+
+    The senders' own counts say it best. Without any, parents that are named and not stored are known;
+    that all named parents are there proves nothing.
+    """
+    if session.gauges:
+        return max(0, sum(gauge.ended for gauge in session.gauges.values()) - session.tally.ended)
+    return session.missing_parents or None
+
+
+def words(record: SessionRecord) -> str:
+    """Return what the list's text filter looks into, case-folded."""
+    texts = (record.id, record.session_id, record.name, record.title, record.service, record.user_id)
+    return "\n".join(text for text in (*texts, *record.agents, *record.models) if text).casefold()
+
+
+def _view(session: SessionState, runs: list[RunRecord]) -> Shown:
+    data_outcome = _text(session.tally.outcome) or None
+    return shown([record.run for record in runs], silence=0, idle_after=1, data_outcome=data_outcome)
+
+
+def _name(tally: Tally, runs: list[RunRecord]) -> str | None:
+    named = [record.session_name for record in runs if record.session_name]
+    return named[0] if named else _text(tally.session_name) or _text(tally.root_name)
+
+
+def _title(tally: Tally, runs: list[RunRecord]) -> str | None:
+    titled = [record.title for record in runs if record.title]
+    return titled[-1] if titled else _text(tally.title)
+
+
+def _started_at(session: SessionState, runs: list[RunRecord]) -> int:
+    starts = [record.run.started_at for record in runs if record.run.started_at]
+    if session.tally.started is not None:
+        starts.append(session.tally.started)
+    return min(starts) if starts else session.tally.logged or session.last_seen
+
+
+def _ended_at(view: Shown, runs: list[RunRecord]) -> int | None:
+    ends = [record.run.ended_at for record in runs if record.run.ended_at is not None]
+    return max(ends, default=None) if view.state is State.ENDED else None
+
+
+def _listed(firsts: dict[str, int]) -> tuple[str, ...]:
+    return tuple(sorted(firsts, key=lambda name: (firsts[name], name))[:LISTED])
+
+
+def _known(tally: Tally, value: str, known: str) -> int | None:
+    """Sum what the spans know, else what the logs know: many emitters send each call as both."""
+    for usage in (tally.span_usage, tally.log_usage):
+        if getattr(usage, known):
+            return getattr(usage, value)
+    return None
+
+
+def _cost(tally: Tally) -> float | None:
+    nano = _known(tally, "cost", "cost_known")
+    return None if nano is None else nano / 1e9
+
+
+def _text(dated: tuple[int, str] | tuple[int, int, str] | None) -> str | None:
+    return None if dated is None else dated[-1]

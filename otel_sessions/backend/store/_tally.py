@@ -1,0 +1,233 @@
+"""What the spans and logs of one session add up to; pure.
+
+Every part of a tally is a sum, or a least or greatest value, so any order of adding gives the same
+tally. Sums can be taken back; a least value can't, so `hides` tells when a session must be counted anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
+from otel_sessions.backend.store._rows import NESTED, nano
+
+__all__ = ["LISTED", "Tally", "Usage", "hides"]
+
+LISTED: Final = 20
+"""How many agents and models a session's roll-up names."""
+
+_LATE: Final = int(Flag.LATE)
+_ROOT, _CHILD, _LOG = 0, 1, 2  # who knows a session's service best
+
+
+@dataclass(slots=True)
+class Usage:
+    """Sums of the known values, and how many were known; costs in 1e-9 USD."""
+
+    input_tokens: int = 0
+    input_known: int = 0
+    output_tokens: int = 0
+    output_known: int = 0
+    cached_tokens: int = 0
+    cached_known: int = 0
+    cost: int = 0
+    cost_known: int = 0
+
+    def add(self, record: SpanRecord | LogRecord, sign: int) -> None:
+        """Add one call's usage, or take it back."""
+        if record.input_tokens is not None:
+            self.input_tokens += sign * record.input_tokens
+            self.input_known += sign
+        if record.output_tokens is not None:
+            self.output_tokens += sign * record.output_tokens
+            self.output_known += sign
+        if record.cached_tokens is not None:
+            self.cached_tokens += sign * record.cached_tokens
+            self.cached_known += sign
+        cost = nano(record.cost)
+        if cost is not None:
+            self.cost += sign * cost
+            self.cost_known += sign
+
+
+Dated = tuple[int, str]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the stored spans and logs of one session add up to; None where no row tells."""
+
+    spans: int = 0
+    logs: int = 0
+    ended: int = 0  # ended spans that are not late: what a sender's own count is compared with
+    errors: int = 0
+    turns: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    log_turns: int = 0
+    log_model_calls: int = 0
+    log_tool_calls: int = 0
+    span_usage: Usage = field(default_factory=Usage)
+    log_usage: Usage = field(default_factory=Usage)
+    started: int | None = None
+    logged: int | None = None  # earliest time of a log
+    service: tuple[int, int, str] | None = None  # of the earliest root, else span, else log
+    session_name: Dated | None = None  # of the earliest span that has one
+    root_name: Dated | None = None  # of the earliest root
+    title: Dated | None = None  # of the latest span that has one
+    user: Dated | None = None
+    conversation: Dated | None = None
+    outcome: Dated | None = None  # of the root that ended last; "" where it does not tell
+    agents: dict[str, int] = field(default_factory=dict[str, int])  # name -> first start
+    models: dict[str, int] = field(default_factory=dict[str, int])
+
+    def add_spans(self, spans: Iterable[SpanRecord]) -> None:
+        """Add spans that were just stored, or that came from another session."""
+        for span in spans:
+            self._count(span, 1)
+            if span.category in _USAGE:
+                self.count_call(span, 0 if span.flags & NESTED else 1)
+            self._date(span)
+
+    def take_back(self, span: SpanRecord) -> None:
+        """Take a span's part of the sums back."""
+        self._count(span, -1)
+        if span.category in _USAGE:
+            self.count_call(span, 0 if span.flags & NESTED else -1)
+
+    def count_call(self, span: SpanRecord, sign: int) -> None:
+        """Count a model call (1), or count it no more (-1)."""
+        if sign:
+            if span.category == "model":
+                self.model_calls += sign
+            self.span_usage.add(span, sign)
+
+    def add_logs(self, logs: Iterable[LogRecord]) -> None:
+        """Add logs that were just stored, or that came from another session."""
+        for log in logs:
+            self.logs += 1
+            self.log_turns += log.turn
+            self.log_model_calls += log.category == "model"
+            self.log_tool_calls += log.category == "tool"
+            self.log_usage.add(log, 1)
+            self._date_log(log)
+
+    def _count(self, span: SpanRecord, sign: int) -> None:
+        self.spans += sign
+        if span.end is not None and not span.flags & _LATE:
+            self.ended += sign
+        if span.status == _ERROR:
+            self.errors += sign
+        if span.turn:
+            self.turns += sign
+        if span.category == "tool":
+            self.tool_calls += sign
+
+    def _date(self, span: SpanRecord) -> None:
+        start = span.start
+        if start and (self.started is None or start < self.started):
+            self.started = start
+        if span.service:
+            self.service = _least(self.service, (_CHILD if span.parent_id else _ROOT, start, span.service))
+        if span.session_name:
+            self.session_name = _least(self.session_name, (span.start, span.session_name))
+        if span.title:
+            self.title = _greatest(self.title, (span.start, span.title))
+        if not span.parent_id:
+            self._date_root(span)
+        if span.user_id:
+            self.user = _least(self.user, (start, span.user_id))
+        if span.conversation_id:
+            self.conversation = _least(self.conversation, (start, span.conversation_id))
+        if span.agent:
+            _first(self.agents, span.agent, start)
+        if span.model and span.category in _USAGE:
+            _first(self.models, span.model, start)
+
+    def _date_root(self, span: SpanRecord) -> None:
+        if span.name:
+            self.root_name = _least(self.root_name, (span.start, span.name))
+        if span.end is not None:
+            self.outcome = _greatest(self.outcome, (span.end, span.outcome or ""))
+
+    def _date_log(self, log: LogRecord) -> None:
+        if log.time and (self.logged is None or log.time < self.logged):
+            self.logged = log.time
+        if log.service:
+            self.service = _least(self.service, (_LOG, log.time, log.service))
+        if log.user_id:
+            self.user = _least(self.user, (log.time, log.user_id))
+        if log.model and log.category in _USAGE:
+            _first(self.models, log.model, log.time)
+
+    def to_json(self) -> str:
+        """Return the tally as JSON, without what the list will never show."""
+        for listed in (self.agents, self.models):
+            if len(listed) > LISTED:
+                keep = sorted(listed.items(), key=lambda item: (item[1], item[0]))[:LISTED]
+                listed.clear()
+                listed.update(keep)
+        return json.dumps([_plain(getattr(self, f.name)) for f in fields(self)], separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Tally:
+        """Return the tally that `to_json` wrote."""
+        tally = cls()
+        for f, value in zip(fields(cls), json.loads(text), strict=True):
+            setattr(tally, f.name, _rich(f.name, value))
+        return tally
+
+
+_USAGE: Final = frozenset({"model", "embedding"})
+_ERROR: Final = 2
+
+
+def hides(old: SpanRecord, new: SpanRecord) -> bool:
+    """Tell whether `new`, put in the place of `old`, tells all dates that `old` told.
+
+    Where it does, a tally that adds `new` and takes `old` back from the sums is right; else it must be
+    counted anew. The end of an announced span, the usual case, hides its announcement.
+    """
+    same = old.start == new.start and old.parent_id == new.parent_id and old.service == new.service
+    told = (
+        (old.user_id, new.user_id),
+        (old.conversation_id, new.conversation_id),
+        (old.agent, new.agent),
+        (old.model, new.model),
+        (old.session_name, new.session_name),
+        (old.title, new.title),
+    )
+    return (
+        same
+        and all(before is None or before == after for before, after in told)
+        and (bool(old.parent_id) or old.name == new.name)
+        and (old.end is None or bool(old.parent_id) or (new.end, new.outcome) == (old.end, old.outcome))
+        and (old.category not in _USAGE or new.category in _USAGE)
+    )
+
+
+def _least(known: Any, new: Any) -> Any:
+    return new if known is None or new < known else known
+
+
+def _greatest(known: Any, new: Any) -> Any:
+    return new if known is None or new > known else known
+
+
+def _first(firsts: dict[str, int], name: str, start: int) -> None:
+    known = firsts.get(name)
+    if known is None or start < known:
+        firsts[name] = start
+
+
+def _plain(value: Any) -> Any:
+    return [getattr(value, f.name) for f in fields(value)] if isinstance(value, Usage) else value
+
+
+def _rich(name: str, value: Any) -> Any:
+    if name in ("span_usage", "log_usage"):
+        return Usage(*value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,233 @@
+"""The write path: one batch of requests, one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+
+from otel_sessions.backend.records import (
+    Changes,
+    Gauge,
+    LogRecord,
+    Request,
+    RunRecord,
+    SpanRecord,
+    SpanRow,
+    TimelineEntry,
+)
+from otel_sessions.backend.resolve import told_id
+from otel_sessions.backend.store._chunks import Compressor, chunk_row
+from otel_sessions.backend.store._connection import transaction
+from otel_sessions.backend.store._homes import Homes
+from otel_sessions.backend.store._moves import Moves
+from otel_sessions.backend.store._names import NameWriter
+from otel_sessions.backend.store._placing import Placing
+from otel_sessions.backend.store._relations import note_model_calls, note_parents
+from otel_sessions.backend.store._rows import SPAN_COLUMNS, bounded, public_row, row_id, span_record
+from otel_sessions.backend.store._runs import RUN_COLUMNS, run_row
+from otel_sessions.backend.store._sessions import Sessions
+from otel_sessions.backend.store._summary import SessionState
+
+__all__ = ["Writer"]
+
+_INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
+_SAVE_RUN = f"INSERT OR REPLACE INTO runs (session, {RUN_COLUMNS}) VALUES ({','.join('?' * 24)})"
+_SAVE_GAUGE = (
+    "INSERT INTO gauges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, process) DO UPDATE SET"
+    " (seq, started, ended, dropped) = (excluded.seq, excluded.started, excluded.ended, excluded.dropped)"
+)
+_SAVE_BASE = "INSERT INTO process_bases VALUES (?, ?) ON CONFLICT (process) DO UPDATE SET base = min(base, excluded.base)"
+
+
+class Writer:
+    """The one writer of a database; what it remembers is forgotten whenever a transaction fails."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._names = NameWriter(conn)
+        self._sessions = Sessions(conn, self._names)
+        self._moves = Moves(conn, self._names, self._sessions)
+        self._homes = Homes(conn, self._sessions, self._moves)
+        self._compressor = Compressor()
+
+    def append(
+        self,
+        requests: Sequence[Request],
+        runs: Sequence[RunRecord],
+        timeline: Sequence[TimelineEntry],
+        gauges: Sequence[Gauge],
+        bases: Mapping[str, int],
+    ) -> Changes:
+        """Store a batch, all or nothing."""
+        kept = [request for request in requests if request.keep and (request.spans or request.logs)]
+        bodies = [self._compressor.compress(request.body) for request in kept]
+        try:
+            with transaction(self._conn):
+                revision, first_chunk = self._begin()
+                placing = self._place(kept, first_chunk, revision)
+                self._homes.review(placing.doubted)
+                self._note(placing, row_id(first_chunk, 0))
+                self._save_lives(runs, timeline, gauges, bases)
+                self._save_chunks(kept, bodies, first_chunk, placing)
+                rows = self._rows(placing, revision)
+                changed, gone = self._sessions.save(revision)
+            return Changes(tuple(changed), rows, tuple(gone))
+        except BaseException:
+            self._forget()
+            raise
+
+    def _begin(self) -> tuple[int, int]:
+        revision, next_chunk = self._conn.execute("SELECT revision + 1, next_chunk FROM meta").fetchone()
+        self._moves.begin(revision)
+        return revision, next_chunk
+
+    def _forget(self) -> None:
+        for part in (self._names, self._sessions, self._homes):
+            part.forget()
+
+    # --- spans and logs --------------------------------------------------------------------------------
+
+    def _place(self, requests: Sequence[Request], first_chunk: int, revision: int) -> Placing:
+        spans: list[tuple[int, SpanRecord, int]] = []
+        logs: list[tuple[int, LogRecord, int]] = []
+        for chunk, request in enumerate(requests, first_chunk):
+            at = request.received_at
+            spans += [(row_id(chunk, span.ordinal), bounded(span), at) for span in request.spans]
+            logs += [(row_id(chunk, log.ordinal), bounded(log), at) for log in request.logs]
+        arrived: list[tuple[SpanRecord | LogRecord, int]] = [
+            (record, at) for _, record, at in (*spans, *logs)
+        ]
+        self._homes.learn({record.hint for record, _ in arrived if record.hint is not None})
+        loose = self._homes.settle(arrived)
+        placing = Placing(self._conn, self._names, self._sessions, revision)
+        if spans:
+            placing.place_spans([(row, span, self._home(span, at, loose)) for row, span, at in spans])
+        if logs:
+            placing.place_logs([(row, log, self._log_home(log, at, loose)) for row, log, at in logs])
+        return placing
+
+    def _home(self, record: SpanRecord | LogRecord, at: int, loose: Mapping[bytes, int]) -> int:
+        if record.hint is None:
+            return loose[record.trace_id]
+        session = self._homes.session_of(record.hint)
+        session.own_seen = max(session.own_seen, at)
+        return session.no
+
+    def _log_home(self, log: LogRecord, at: int, loose: Mapping[bytes, int]) -> int | None:
+        return self._home(log, at, loose) if log.hint is not None or log.trace_id else None
+
+    def _note(self, placing: Placing, first: int) -> None:
+        """Bring the roll-ups in step with what was placed and moved."""
+        moves = self._moves
+        for no in {**moves.spans, **moves.logs, **placing.spans, **placing.logs}:
+            session = self._sessions.by_no(no)
+            if session is not None:
+                spans = [*moves.spans.get(no, ()), *placing.spans.get(no, ())]
+                self._sessions.note_members(
+                    session, spans, [*moves.logs.get(no, ()), *placing.logs.get(no, ())]
+                )
+        if placing.spans or moves.traces:
+            note_parents(self._conn, self._sessions, first, moves.traces)
+            note_model_calls(self._conn, self._names, self._sessions, first, placing.replaced)
+
+    def _rows(self, placing: Placing, revision: int) -> Mapping[str, tuple[SpanRow, ...]]:
+        """Return the changed rows by session id; a session that rows were moved from or to is asked for them."""
+        rows: dict[str, Sequence[SpanRecord]] = {}
+        rewritten = self._sessions.counted_anew()
+        for no in {**self._moves.spans, **placing.spans, **dict.fromkeys(rewritten)}:
+            session = self._sessions.by_no(no)
+            if session is None:
+                continue
+            if no in rewritten or no in self._moves.spans:
+                spans = self._spans_since(no, revision)
+            else:
+                spans = placing.spans[no]
+            if spans:
+                rows[session.id] = spans
+        return ChangedRows(rows, revision)
+
+    def _spans_since(self, no: int, revision: int) -> list[SpanRecord]:
+        rows = self._conn.execute(
+            f"SELECT {SPAN_COLUMNS} FROM spans WHERE session = ? AND revision = ?",
+            (no, revision),
+        )
+        return [span_record(row, self._names.word) for row in rows]
+
+    # --- runs, gauges, chunks ------------------------------------------------------------------------------
+
+    def _save_lives(
+        self,
+        runs: Sequence[RunRecord],
+        timeline: Sequence[TimelineEntry],
+        gauges: Sequence[Gauge],
+        bases: Mapping[str, int],
+    ) -> None:
+        for run in runs:
+            session = self._session(run.session_key)
+            session.runs[run.root_id, run.process if run.child else ""] = run
+            session.own_seen = max(session.own_seen, run.last_heard_at or 0)
+            self._conn.execute(_SAVE_RUN, (session.no, *run_row(run)))
+        for gauge in gauges:
+            session = self._session(gauge.session_key)
+            known = session.gauges.get(gauge.process)
+            if known is None or gauge.seq > known.seq:
+                session.gauges[gauge.process] = gauge
+                values = (gauge.process, gauge.seq, gauge.started, gauge.ended, gauge.dropped)
+                self._conn.execute(_SAVE_GAUGE, (session.no, *values))
+        for entry in timeline:
+            values = (entry.at, entry.root_id, entry.state, entry.detail or "")
+            no = self._session(entry.session_key).no
+            self._conn.execute("INSERT OR IGNORE INTO timeline VALUES (?, ?, ?, ?, ?)", (no, *values))
+        self._conn.executemany(_SAVE_BASE, bases.items())
+
+    def _session(self, key: str) -> SessionState:
+        return self._sessions.by_key(key, told_id(key))
+
+    def _save_chunks(
+        self, requests: Sequence[Request], bodies: Sequence[bytes], first: int, placing: Placing
+    ) -> None:
+        """Store the bodies that a row points at; drop the chunks that none points at any more."""
+        in_chunk = placing.in_chunk
+        new = [
+            (number, request, body)
+            for number, (request, body) in enumerate(zip(requests, bodies, strict=True), first)
+            if in_chunk[number]
+        ]
+        conn = self._conn
+        conn.executemany(
+            _INSERT_CHUNK, [chunk_row(number, request, in_chunk[number]) for number, request, _ in new]
+        )
+        conn.executemany(_INSERT_BODY, [(number, body) for number, _, body in new])
+        fewer = [(number, change) for number, change in in_chunk.items() if number < first and change]
+        dropped = sum(self._lessen(number, change) for number, change in fewer)
+        conn.execute(
+            "UPDATE meta SET revision = revision + 1, next_chunk = ?, spans = spans + ?, logs = logs + ?,"
+            " chunks = chunks + ?",
+            (first + len(requests), placing.spans_more, placing.logs_more, len(new) - dropped),
+        )
+
+    def _lessen(self, number: int, change: int) -> bool:
+        """Take rows off a chunk; return whether it was dropped, for nothing points at it any more."""
+        self._conn.execute("UPDATE chunks SET live = live + ? WHERE id = ?", (change, number))
+        dropped = self._conn.execute("DELETE FROM chunks WHERE id = ? AND live <= 0", (number,)).rowcount
+        if dropped:
+            self._conn.execute("DELETE FROM bodies WHERE id = ?", (number,))
+        return bool(dropped)
+
+
+class ChangedRows(Mapping[str, "tuple[SpanRow, ...]"]):
+    """Changed rows by session id, made when somebody asks: most commits have no listener."""
+
+    def __init__(self, spans: Mapping[str, Sequence[SpanRecord]], revision: int) -> None:
+        self._spans = spans
+        self._revision = revision
+
+    def __getitem__(self, session_id: str) -> tuple[SpanRow, ...]:
+        return tuple(public_row(span, self._revision) for span in self._spans[session_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spans)
+
+    def __len__(self) -> int:
+        return len(self._spans)

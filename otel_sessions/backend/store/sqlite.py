@@ -1,0 +1,154 @@
+"""The store in one SQLite file: index rows and roll-ups beside the request bodies as they came.
+
+Reasons and figures: docs/adr/0001-chunk-layout.md.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from otel_sessions.backend.records import (
+    Changes,
+    Gauge,
+    Request,
+    RunRecord,
+    SessionDetail,
+    SpanRow,
+    TimelineEntry,
+)
+from otel_sessions.backend.store._connection import Readers, connect, translated, tune
+from otel_sessions.backend.store._folder import FolderLock
+from otel_sessions.backend.store._list import count_states, list_sessions
+from otel_sessions.backend.store._read import Reader
+from otel_sessions.backend.store._schema import prepare
+from otel_sessions.backend.store._search import search
+from otel_sessions.backend.store._writer import Writer
+from otel_sessions.backend.store.base import Hit, SessionPage, SessionQuery, StoredLog, StoredSpan, Totals
+from otel_sessions.errors import BackendError
+
+__all__ = ["SqliteStore"]
+
+_FILE: Final = "sessions.db"
+
+
+class SqliteStore:
+    """A store in a folder, which one process holds at a time. See `base.Store` for the methods."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store of a folder, new if there is none.
+
+        Raises DataFolderError where the folder can't be written or is in use, CorruptStoreError and
+        NewerSchemaError where the file in it can't be used.
+        """
+        self._lock = FolderLock(folder)
+        self._path = folder / _FILE
+        try:
+            self._conn = connect(self._path, writable=True)
+            with translated(self._path):
+                prepare(self._conn, self._path)
+                tune(self._conn)
+                self._writer = Writer(self._conn)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._readers = Readers(self._path)
+        self._reader = Reader(self._readers)
+        self._bases: dict[str, int] = {}
+        self._writing = threading.Lock()
+        self._closed = False
+
+    # --- writing -----------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        requests: Sequence[Request],
+        runs: Sequence[RunRecord] = (),
+        timeline: Sequence[TimelineEntry] = (),
+        gauges: Sequence[Gauge] = (),
+    ) -> Changes:
+        """Store a batch in one transaction and return what changed."""
+        with self._writing, translated(self._path):
+            if self._closed:
+                raise BackendError("The store is closed.")
+            bases = dict(self._bases)
+            changes = self._writer.append(requests, runs, timeline, gauges, bases)
+            for process, base in bases.items():
+                if self._bases[process] == base:
+                    del self._bases[process]
+            return changes
+
+    def note_process(self, process: str, base: int) -> None:
+        """Keep the smallest (arrival - elapsed) of a process with the next append."""
+        known = self._bases.get(process)
+        self._bases[process] = base if known is None else min(base, known)
+
+    def close(self) -> None:
+        """Release the files; idempotent."""
+        with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            self._readers.close()
+            self._conn.close()
+            self._lock.release()
+
+    # --- reading -----------------------------------------------------------------------------------------
+
+    def open_runs(self) -> Sequence[RunRecord]:
+        """Return all runs that have not ended."""
+        return self._reader.open_runs()
+
+    def runs(self, session_key: str) -> Sequence[RunRecord]:
+        """Return all runs of one session."""
+        return self._reader.runs(session_key)
+
+    def process_bases(self) -> dict[str, int]:
+        """Return the base of each process with an open run."""
+        return self._reader.process_bases()
+
+    def sessions(self, query: SessionQuery) -> SessionPage:
+        """List sessions from their roll-up rows."""
+        with self._readers.snapshot() as conn:
+            return list_sessions(conn, query)
+
+    def session(self, ref: str, *, idle_before: int = 0) -> SessionDetail | None:
+        """Return one session by our id, or by the emitter's where that is unique."""
+        return self._reader.session(ref, idle_before)
+
+    def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
+        """Return the index rows of one session, by start."""
+        return self._reader.rows(session_id, after)
+
+    def span(self, trace_id: bytes, span_id: bytes) -> StoredSpan | None:
+        """Return one span in full."""
+        return self._reader.span(trace_id, span_id)
+
+    def spans(self, session_id: str) -> Iterator[StoredSpan]:
+        """Iterate over all ended spans of a session in full, without their `events`."""
+        return self._reader.spans(session_id)
+
+    def logs(self, session_id: str) -> Iterator[StoredLog]:
+        """Iterate over all logs of a session in full."""
+        return self._reader.logs(session_id)
+
+    def search(
+        self, text: str, *, limit: int = 50, before: str | None = None
+    ) -> tuple[Sequence[Hit], str | None]:
+        """Find a substring in names and contents, newest first."""
+        with self._readers.snapshot() as conn:
+            return search(conn, text, limit, before, time.monotonic)
+
+    def totals(self, *, idle_before: int = 0) -> Totals:
+        """Count what is stored, from counters."""
+        with self._readers.snapshot() as conn:
+            spans, logs, chunks = conn.execute("SELECT spans, logs, chunks FROM meta").fetchone()
+            by_state = count_states(conn, idle_before)
+        size = sum(path.stat().st_size for path in self._files() if path.exists())
+        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state)
+
+    def _files(self) -> tuple[Path, ...]:
+        return (self._path, self._path.with_name(f"{_FILE}-wal"), self._path.with_name(f"{_FILE}-shm"))
