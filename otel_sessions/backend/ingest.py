@@ -274,8 +274,8 @@ class Ingest:
         if str(error) == self._failing:
             return  # a full disk fails every commit the same way
         self._failing = str(error)
-        # Errors of the store say what to do; others are ours to find.
-        logger.error("a commit failed: %s", error, exc_info=None if isinstance(error, BackendError) else error)
+        told = isinstance(error, BackendError)  # says what to do; all else is ours to find
+        logger.error("a commit failed: %s", error, exc_info=None if told else error)
 
     def _commit(self, batch: Sequence[_Waiting], moment: Moment) -> tuple[Draft, Changes]:
         """Fold and store one batch; runs in the writer's thread."""

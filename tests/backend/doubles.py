@@ -58,10 +58,12 @@ def run_event(name: str, **fields: Any) -> RunEvent:
 
 
 def start(seq: int = 1, elapsed: float = 0.0, **fields: Any) -> RunEvent:
+    """Build a start; `elapsed` in seconds."""
     return run_event(semconv.EVENT_SESSION_START, seq=seq, elapsed=round(elapsed * SECOND), **fields)
 
 
 def beat(seq: int, elapsed: float, **fields: Any) -> RunEvent:
+    """Build a heartbeat; `elapsed` in seconds."""
     phase = fields.pop("phase", "running")
     return run_event(
         semconv.EVENT_SESSION_HEARTBEAT, seq=seq, elapsed=round(elapsed * SECOND), phase=phase, **fields
@@ -69,15 +71,18 @@ def beat(seq: int, elapsed: float, **fields: Any) -> RunEvent:
 
 
 def end(seq: int, elapsed: float, **fields: Any) -> RunEvent:
+    """Build an end; `elapsed` in seconds."""
     fields = {"outcome": "ok", "end_reason": "completed", **fields}
     return run_event(semconv.EVENT_SESSION_END, seq=seq, elapsed=round(elapsed * SECOND), **fields)
 
 
 def request(*events: RunEvent, body: bytes = b"", keep: bool = True, received_at: int = WALL) -> Request:
+    """Build a request of life cycle events."""
     return Request(Signal.LOGS, Encoding.PROTOBUF, body, received_at, events=events, keep=keep)
 
 
 def session_record(session_id: str = "abc", **fields: Any) -> SessionRecord:
+    """Build the roll-up row of a session without a run."""
     values: dict[str, Any] = dict.fromkeys(SessionRecord.__dataclass_fields__)
     counts = (
         "runs_count",

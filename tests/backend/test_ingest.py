@@ -47,6 +47,7 @@ def traces(name: str = "span", size: int = 0) -> bytes:
 
 @asynccontextmanager
 async def ingesting(store: MemoryStore, **options: int) -> AsyncIterator[Ingest]:
+    """Run an ingest over a store."""
     ingest = Ingest(store, Live("boot", idle_after=SECOND), HandClock().clock(), **options)  # type: ignore[arg-type]
     await ingest.start()
     try:
@@ -56,19 +57,23 @@ async def ingesting(store: MemoryStore, **options: int) -> AsyncIterator[Ingest]
 
 
 async def accept(ingest: Ingest, body: bytes) -> None:
+    """Hand over one request of traces."""
     await ingest.accept(Signal.TRACES, Encoding.PROTOBUF, body)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario, not for ever."""
     asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
+    """Wait until a condition holds that no event announces."""
+    while not condition():  # noqa: ASYNC110 - nobody tells when a queue has grown
         await asyncio.sleep(0.001)
 
 
 def stored_names(store: MemoryStore) -> list[str]:
+    """Return the names of all stored spans in order."""
     return [span.name for batch in store.appended for request in batch for span in request.spans]
 
 

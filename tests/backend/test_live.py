@@ -347,16 +347,19 @@ async def collect(live: Live, after: str | None, session: str | None = None) -> 
 
 
 def publish(live: Live, changes: Changes) -> None:
+    """Publish changes that a batch without events made."""
     moment = live.moment(0, 0)
     live.commit(live.fold([], moment, lambda _: []), changes)
 
 
 def row(n: int) -> SpanRow:
+    """Build a row that is told apart by its number."""
     fields = dict.fromkeys(SpanRow.__dataclass_fields__)
     return SpanRow(**{**fields, "span_id": n.to_bytes(8, "big"), "revision": n})  # type: ignore[arg-type]
 
 
 def names(events: Iterable[StreamEvent]) -> list[str]:
+    """Return the names of events."""
     return [event.name for event in events]
 
 
