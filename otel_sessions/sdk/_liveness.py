@@ -281,7 +281,7 @@ class Liveness:
                 now,
                 sent=now.sent + then.sent,
                 failed=now.failed + then.failed,
-                dropped=now.dropped + then.dropped + then.queued,
+                dropped=now.dropped + then.dropped,
                 unsent_heartbeats=now.unsent_heartbeats + then.unsent_heartbeats,
             )
         return now

@@ -174,11 +174,7 @@ class Runtime:
         if (plan.settings, plan.arguments) != (self.settings, self.arguments):
             self.worker.change(outlet)
         if plan.events != self.events:
-            former, self.liveness = (
-                self.liveness,
-                Liveness(settings=plan.events, resource_attributes=ResourceView(self.provider)),
-            )
-            former.close(time.monotonic() + EXIT_DEADLINE)
+            self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)
         self.arguments, self.settings, self.events = plan.arguments, plan.settings, plan.events
         self.processors = plan.arguments.span_processors or ()
         self.explicit = True

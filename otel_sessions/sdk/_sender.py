@@ -80,8 +80,9 @@ class _NoWork:
 class _Flush:
     """Somebody who waits until what he put on the queue has left."""
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, *, patient: bool) -> None:
         self.deadline = deadline
+        self.patient = patient
         self.mark = 0
         self.ok = False
         self.done = threading.Event()
@@ -138,6 +139,7 @@ class Sender:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._accepted = 0
         self._overflow = 0
         self._lost_at_flush = 0
         self._flushes: list[_Flush] = []
@@ -173,11 +175,12 @@ class Sender:
 
     def put(self, event: Event) -> bool:
         """Queue an event; False if it was dropped, and counted, at once."""
-        if self._closed or self._inbox.qsize() >= self._limit:
-            with self._lock:
+        with self._lock:
+            if self._closed or self._inbox.qsize() >= self._limit:
                 self._overflow += 1
-            return False
-        self._inbox.put(event)
+                return False
+            self._accepted += 1
+            self._inbox.put(event)
         self.start()
         return True
 
@@ -191,23 +194,30 @@ class Sender:
 
         True only if the target accepted all of it, and nothing was lost since the flush before.
         """
+        return self._flush(deadline, patient=True)
+
+    def _flush(self, deadline: float, *, patient: bool) -> bool:
         if self._closed or self._thread is threading.current_thread():
             return False
-        flush = _Flush(deadline)
+        flush = _Flush(deadline, patient=patient)
         self._inbox.put(flush)
         self.start()
         flush.done.wait(max(0.0, deadline - time.monotonic()))
         return flush.ok
 
     def close(self, deadline: float) -> None:
-        """Flush, end the thread and let go of the connection, by `deadline` (`time.monotonic()`)."""
+        """Flush, end the thread and let go of the connection, by `deadline` (`time.monotonic()`).
+
+        Where nobody listens it does not sit the deadline out: a program would end late for nothing.
+        """
         if self._closed:
             return
         if self._thread is not None or not self._inbox.empty():
-            self.flush(deadline)
+            self._flush(deadline, patient=False)
         self._closed = True
-        self._inbox.put(None)
         thread = self._thread
+        if thread is not None:
+            self._inbox.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -218,11 +228,13 @@ class Sender:
     def stats(self) -> EventStats:
         """Tell what became of the events."""
         tally = self._outbox.tally
+        queued = len(self._outbox) + self._accepted - self._outbox.added
+        abandoned = queued if self._closed else 0
         return EventStats(
             sent=tally.sent,
             failed=tally.failed,
-            dropped=tally.dropped + self._overflow,
-            queued=len(self._outbox) + self._inbox.qsize(),
+            dropped=tally.dropped + self._overflow + abandoned,
+            queued=queued - abandoned,
             unsent_heartbeats=tally.unsent_beats,
             stopped=tally.stopped,
             endpoint=self._address,
@@ -336,8 +348,10 @@ class Sender:
                 flush.ok = whole
                 self._lost_at_flush = lost
                 flush.done.set()
-            elif time.monotonic() < flush.deadline:
+            elif time.monotonic() < flush.deadline and (flush.patient or tally.answering is not False):
                 waiting.append(flush)
+            else:
+                flush.done.set()
         self._flushes = waiting
 
     # --- One line for each kind of trouble ------------------------------------------------------------

@@ -377,7 +377,7 @@ def test_a_hanging_endpoint_delays_nobody():
         subject.close(time.monotonic() + 0.3)
         assert 0.5 < time.monotonic() - began < 10
         assert subject.put(event(2)) is False
-        assert subject.stats().dropped == 1
+        assert (subject.stats().queued, subject.stats().dropped) == (0, 2)
 
 
 def test_a_hanging_endpoint_is_left_after_the_timeout():
@@ -575,6 +575,28 @@ def test_the_senders_own_requests_are_no_spans():
         subject.put(event(1))
         assert subject.flush(soon())
     assert seen == [True]
+
+
+def test_closing_does_not_wait_for_nobody():
+    """Connection refused: close tries once and gives up, though its deadline is far; flush is patient."""
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        port = placeholder.getsockname()[1]
+    with sender(Endpoint(f"http://127.0.0.1:{port}/v1/logs")) as subject:
+        subject.put(event(1))
+        began = time.monotonic()
+        subject.close(began + 60)
+        assert time.monotonic() - began < 30
+        stats = subject.stats()
+        assert (stats.queued, stats.dropped, stats.answering) == (0, 1, False)
+
+
+def test_closing_waits_out_a_short_overload():
+    """A target that answers 503 is asked again until the deadline."""
+    with http_receiver(replies=[Reply(503)] * 2) as receiver, sender(http(receiver)) as subject:
+        subject.put(event(1))
+        subject.close(soon())
+        assert numbers(receiver.events()) == [1]
 
 
 def test_closing_twice_or_unstarted_is_harmless():
