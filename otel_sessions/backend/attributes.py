@@ -1,31 +1,218 @@
 """What attributes fill: one pass over those of a resource, a span or a log; pure.
 
-One dictionary look-up for each key (`vocabulary.entries`); only values that fill a slot are read, for making
-Python objects is what decoding costs.
+The lists of `vocabulary` are compiled into one table an emitter, so that each key costs one look-up; only
+values that fill a slot are read, for making Python objects is what decoding costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sessions import semconv
 from otel_sessions.backend.records import SessionHint
 from otel_sessions.backend.resolve import hint_of, service_scope
-from otel_sessions.backend.vocabulary import Entry, entries
+from otel_sessions.backend.vocabulary import (
+    ABSENT,
+    CONTENTS,
+    COSTS,
+    COUNTS,
+    EMITTERS,
+    IDS,
+    KINDS,
+    PLACEHOLDERS,
+    SWITCHES,
+    TEXTS,
+)
 
-__all__ = ["Slots", "Source", "Usage", "fill", "hint", "source_of", "span_id", "trace_id", "usage"]
+__all__ = [
+    "Slots",
+    "Source",
+    "Usage",
+    "entries",
+    "fill",
+    "hint",
+    "plain",
+    "source_of",
+    "span_id",
+    "trace_id",
+    "usage",
+]
+
+Reader = Callable[[AnyValue], Any]
+Entry = tuple[str, int, Reader]
+"""Slot that an attribute may fill, its rank there (the least wins), and how to read its value."""
 
 _UNRANKED: Final = 1_000
-_RESOURCE: Final = entries("")
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NO_TRACE: Final = bytes(_TRACE_ID_BYTES)
 _NO_SPAN: Final = bytes(_SPAN_ID_BYTES)
+
+
+# --- Reading values ----------------------------------------------------------------------------------------
+
+
+def plain(value: AnyValue) -> Any:
+    """Return an attribute's value as plain Python: None where it is empty, lists and dicts where it nests."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: plain(item.value) for item in value.kvlist_value.values}
+    return None if kind is None else getattr(value, kind)
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex() or None
+    return json.dumps(value, default=bytes.hex) if value else None
+
+
+def _as_id(value: Any) -> str | None:
+    text = _as_text(value)
+    return None if text is None or text.strip() in ABSENT else text
+
+
+def _as_quoted_id(value: Any) -> str | None:
+    """Strip the one layer of JSON quotes that AgentScope 1 puts around texts."""
+    if isinstance(value, str) and value.startswith('"') and (inner := _json(value)) is not None:
+        return _as_id(inner)
+    return _as_id(value)
+
+
+_MAX_DIGITS: Final = 18  # more is no count of anything, and would not fit 64 bits
+
+
+def _as_count(value: Any) -> int | None:
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS and value.isascii() and value.isdecimal():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 10**_MAX_DIGITS:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _as_cost(value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    is_amount = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return float(value) if is_amount else None
+
+
+def _as_switch(value: Any) -> bool | None:
+    return True if value is True else None
+
+
+def _json(text: Any) -> Any:
+    """Parse JSON that may be none, as cut texts are."""
+    if not isinstance(text, str):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_present(value: AnyValue) -> bool | None:
+    return True if value.ByteSize() > len(b"\n\0") else None  # an empty text takes two bytes
+
+
+# --- Compiled tables: one dictionary look-up an attribute ---------------------------------------------
+
+
+def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
+    if path:
+        return _path_reader(convert, path.split("."))
+    if convert is _as_text:
+        return lambda value: value.string_value or _as_text(plain(value))
+    if convert is _as_count:
+        return lambda value: value.int_value if value.int_value > 0 else _as_count(plain(value))
+    return lambda value: convert(value.string_value or plain(value))
+
+
+def _path_reader(convert: Callable[[Any], Any], path: list[str]) -> Reader:
+    def read(value: AnyValue) -> Any:
+        found = plain(value)
+        if isinstance(found, str):
+            found = _json(found)
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return None if found is None else convert(found)
+
+    return read
+
+
+def _kind_reader(kinds: Mapping[str, str]) -> Reader:
+    return lambda value: kinds.get(value.string_value.lower())
+
+
+def _without(convert: Callable[[Any], Any], placeholder: str) -> Callable[[Any], Any]:
+    return lambda value: None if value == placeholder else convert(value)
+
+
+_CONVERSIONS: Final = (
+    (IDS, _as_id),
+    (TEXTS, _as_text),
+    (COUNTS, _as_count),
+    (COSTS, _as_cost),
+    (SWITCHES, _as_switch),
+)
+
+
+def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
+    table: dict[str, tuple[Entry, ...]] = {}
+
+    def add(slot: str, rank: int, key: str, read: Callable[[str], Reader]) -> None:
+        owner, mark, bare = key.partition(":")
+        if mark and owner != emitter:
+            return
+        name, _, path = (bare if mark else key).partition("#")
+        table[name] = (*table.get(name, ()), (slot, rank, read(path)))
+
+    for slots, convert in _CONVERSIONS:
+        for slot, keys in slots.items():
+            for rank, key in enumerate(keys):
+                chosen = _conversion(convert, emitter, key)
+                add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
+    for rank, (key, kinds) in enumerate(KINDS.items()):
+        add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
+    for key in CONTENTS:
+        add("content", 0, key, lambda _path: _is_present)
+    return table
+
+
+def _conversion(convert: Callable[[Any], Any], emitter: str, key: str) -> Callable[[Any], Any]:
+    if emitter == "AS" and convert is _as_id:
+        return _as_quoted_id
+    placeholder = PLACEHOLDERS.get((emitter, key))
+    return convert if placeholder is None else _without(convert, placeholder)
+
+
+_TABLES: Final = {emitter: _compile(emitter) for emitter in ("", *(emitter for emitter, _ in EMITTERS))}
+
+
+def entries(emitter: str) -> Mapping[str, tuple[Entry, ...]]:
+    """Return, by attribute key, what its value may fill in records of this emitter."""
+    return _TABLES[emitter]
+
+
+_RESOURCE: Final = entries("")
+
+# --- One pass over the attributes --------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

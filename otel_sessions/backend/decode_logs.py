@@ -10,7 +10,18 @@ from typing import Any, Final
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 
 from otel_sessions import semconv
-from otel_sessions.backend.attributes import Slots, Source, Usage, fill, hint, span_id, trace_id, usage
+from otel_sessions.backend.attributes import (
+    Slots,
+    Source,
+    Usage,
+    entries,
+    fill,
+    hint,
+    plain,
+    span_id,
+    trace_id,
+    usage,
+)
 from otel_sessions.backend.records import Flag, LogRecord, RunEvent, SessionHint, SpanRecord
 from otel_sessions.backend.vocabulary import (
     ALLOWED,
@@ -18,8 +29,6 @@ from otel_sessions.backend.vocabulary import (
     EMITTERS,
     TURN_LOGS,
     category_of_name,
-    entries,
-    plain,
     plain_model,
 )
 

@@ -6,13 +6,22 @@ from typing import Any, Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
-from otel_sessions.backend.attributes import Slots, Source, Usage, fill, hint, span_id, trace_id, usage
+from otel_sessions.backend.attributes import (
+    Slots,
+    Source,
+    Usage,
+    entries,
+    fill,
+    hint,
+    span_id,
+    trace_id,
+    usage,
+)
 from otel_sessions.backend.records import Flag, RunEvent, SpanRecord
 from otel_sessions.backend.vocabulary import (
     CONTENT_EVENTS,
     NAMED_SPANS,
     TURN_SPANS,
-    entries,
     plain_model,
 )
 from otel_sessions.semconv import EXCEPTION_EVENT
@@ -94,12 +103,7 @@ def decode_span(
 def root_event(record: SpanRecord, slots: Slots) -> RunEvent | None:
     """Return what a run's root tells of the run; None for any other span, and for a root somebody made up."""
     values = slots.values
-    if (
-        "end_reason" not in values
-        or record.end is None
-        or record.hint is None
-        or record.flags & _SYNTHETIC
-    ):
+    if "end_reason" not in values or record.end is None or record.hint is None or record.flags & _SYNTHETIC:
         return None
     return RunEvent(
         name=ROOT_EVENT,

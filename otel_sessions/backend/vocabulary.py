@@ -13,34 +13,41 @@ kept by the store; what is filled here serves lists, sums and the tree.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, Final
-
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from collections.abc import Mapping
+from typing import Final
 
 from otel_sessions import semconv
 
 __all__ = [
     "ABSENT",
     "ALLOWED",
+    "CALL_IDS",
     "CALL_LOGS",
+    "CONTENTS",
     "CONTENT_EVENTS",
+    "COSTS",
+    "COUNTS",
     "EMITTERS",
+    "IDS",
+    "INDEXED_INPUTS",
+    "INDEXED_OUTPUTS",
+    "INPUTS",
+    "KINDS",
     "NAMED_SPANS",
+    "OUTPUTS",
+    "PLACEHOLDERS",
+    "SWITCHES",
+    "TEXTS",
+    "TOOL_ARGUMENTS",
+    "TOOL_NAMES",
+    "TOOL_RESULTS",
     "TURN_LOGS",
     "TURN_SPANS",
-    "Entry",
     "category_of_name",
     "emitter_of",
-    "entries",
-    "plain",
+    "named",
     "plain_model",
 ]
-
-Reader = Callable[[AnyValue], Any]
-Entry = tuple[str, int, Reader]
-"""Slot that an attribute may fill, its rank there (the least wins), and how to read its value."""
 
 EMITTERS: Final = (
     ("CC", "com.anthropic.claude_code"),
@@ -270,6 +277,82 @@ CONTENTS: Final = (
 )
 """Attributes that hold messages, a tool's arguments or its result: their presence is all a row tells."""
 
+INPUTS: Final = (
+    semconv.GEN_AI_INPUT_MESSAGES,
+    "pydantic_ai.all_messages",
+    "langfuse.observation.input",
+    "lmnr.span.input",
+    "traceloop.entity.input",
+    "agentops.entity.input",
+    "gen_ai.prompt",
+    "llm.prompts",
+    "input.value",
+    "CC:user_prompt",
+)
+"""Attributes in which a model or an agent was spoken to; messages go before plain text."""
+
+OUTPUTS: Final = (
+    semconv.GEN_AI_OUTPUT_MESSAGES,
+    "langfuse.observation.output",
+    "lmnr.span.output",
+    "traceloop.entity.output",
+    "agentops.entity.output",
+    "gen_ai.completion",
+    "final_result",
+    "output.value",
+)
+"""Attributes in which it answered."""
+
+INDEXED_INPUTS: Final = ("llm.input_messages.", "gen_ai.prompt.")
+"""Prefixes of messages that are taken apart: `llm.input_messages.0.message.role`, `gen_ai.prompt.0.role`."""
+INDEXED_OUTPUTS: Final = ("llm.output_messages.", "gen_ai.completion.")
+"""The same for answers."""
+
+TOOL_ARGUMENTS: Final = (
+    semconv.GEN_AI_TOOL_CALL_ARGUMENTS,
+    "tool_call.function.arguments",
+    "input.value",
+    "tool.parameters",  # unless it is a JSON schema: what the tool takes, not what it was given
+    "langfuse.observation.input",
+    "lmnr.span.input",
+    "traceloop.entity.input",
+    "agentops.entity.input",
+    "gen_ai.prompt",
+    "CC:tool_input",
+    "CC:tool_parameters",
+    "CC:full_command",
+    "CX:arguments",
+    "GC:function_args",
+)
+"""Attributes that hold what a tool was given."""
+
+TOOL_RESULTS: Final = (
+    semconv.GEN_AI_TOOL_CALL_RESULT,
+    "tool.result",
+    "output.value",
+    "langfuse.observation.output",
+    "lmnr.span.output",
+    "traceloop.entity.output",
+    "agentops.entity.output",
+    "gen_ai.completion",
+    "CX:output",
+)
+"""Attributes that hold what it returned."""
+
+CALL_IDS: Final = (
+    semconv.GEN_AI_TOOL_CALL_ID,
+    "tool.id",
+    "tool_call.id",
+    "gen_ai.tool.call_id",
+    "CC:tool_use_id",
+    "CX:call_id",
+)
+"""Attributes that hold the id of a tool's call."""
+
+TOOL_NAMES: Final = TEXTS["tool"]
+"""Attributes that hold a tool's name."""
+
+
 _CHAIN: Final = "chain"  # a workflow at the top of a trace, else a step
 
 _GEN_AI_OPERATIONS: Final = {
@@ -290,7 +373,7 @@ _GEN_AI_OPERATIONS: Final = {
     "schedule_tool_calls": "step",  # Gemini CLI
     "chain": _CHAIN,
 }
-_KINDS: Final[Mapping[str, Mapping[str, str]]] = {
+KINDS: Final[Mapping[str, Mapping[str, str]]] = {
     semconv.GEN_AI_OPERATION_NAME: _GEN_AI_OPERATIONS,
     "openinference.span.kind": {
         "llm": "model",
@@ -382,7 +465,7 @@ CONTENT_EVENTS: Final = frozenset(
 )
 """Span events that hold messages (conventions before 1.37)."""
 
-_PLACEHOLDERS: Final[Mapping[tuple[str, str], str]] = {
+PLACEHOLDERS: Final[Mapping[tuple[str, str], str]] = {
     # opentelemetry-instrumentation-openai-agents-v2 writes its own name on every span that is no agent's.
     ("OA", semconv.GEN_AI_AGENT_NAME): "OpenAI Agent",
 }
@@ -438,160 +521,16 @@ def category_of_name(name: str) -> tuple[str, str, str]:
     return "step", "", ""
 
 
+def named(keys: tuple[str, ...], emitter: str) -> list[str]:
+    """Return the attribute keys of a list that hold for an emitter, in order of precedence."""
+    split = ((key, *key.partition(":")) for key in keys)
+    return [bare if mark else key for key, owner, mark, bare in split if not mark or owner == emitter]
+
+
 def plain_model(model: str) -> str:
     """Return a model's name without the variant that Claude Code puts in brackets: it is the same model."""
     head, bracket, _ = model.partition("[")
     return head if bracket and head and model.endswith("]") else model
-
-
-# --- Reading values ----------------------------------------------------------------------------------------
-
-
-def plain(value: AnyValue) -> Any:
-    """Return an attribute's value as plain Python: None where it is empty, lists and dicts where it nests."""
-    kind = value.WhichOneof("value")
-    if kind == "array_value":
-        return [plain(item) for item in value.array_value.values]
-    if kind == "kvlist_value":
-        return {item.key: plain(item.value) for item in value.kvlist_value.values}
-    return None if kind is None else getattr(value, kind)
-
-
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex() or None
-    return json.dumps(value, default=bytes.hex) if value else None
-
-
-def _as_id(value: Any) -> str | None:
-    text = _as_text(value)
-    return None if text is None or text.strip() in ABSENT else text
-
-
-def _as_quoted_id(value: Any) -> str | None:
-    """Strip the one layer of JSON quotes that AgentScope 1 puts around texts."""
-    if isinstance(value, str) and value.startswith('"') and (inner := _json(value)) is not None:
-        return _as_id(inner)
-    return _as_id(value)
-
-
-_MAX_DIGITS: Final = 18  # more is no count of anything, and would not fit 64 bits
-
-
-def _as_count(value: Any) -> int | None:
-    if isinstance(value, str) and len(value) <= _MAX_DIGITS and value.isascii() and value.isdecimal():
-        value = int(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 10**_MAX_DIGITS:
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _as_cost(value: Any) -> float | None:
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    is_amount = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-    return float(value) if is_amount else None
-
-
-def _as_switch(value: Any) -> bool | None:
-    return True if value is True else None
-
-
-def _json(text: Any) -> Any:
-    """Parse JSON that may be none, as cut texts are."""
-    if not isinstance(text, str):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _is_present(value: AnyValue) -> bool | None:
-    return True if value.ByteSize() > len(b"\n\0") else None  # an empty text takes two bytes
-
-
-# --- Compiled tables: one dictionary look-up an attribute ---------------------------------------------
-
-
-def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
-    if path:
-        return _path_reader(convert, path.split("."))
-    if convert is _as_text:
-        return lambda value: value.string_value or _as_text(plain(value))
-    if convert is _as_count:
-        return lambda value: value.int_value if value.int_value > 0 else _as_count(plain(value))
-    return lambda value: convert(value.string_value or plain(value))
-
-
-def _path_reader(convert: Callable[[Any], Any], path: list[str]) -> Reader:
-    def read(value: AnyValue) -> Any:
-        found = plain(value)
-        if isinstance(found, str):
-            found = _json(found)
-        for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
-        return None if found is None else convert(found)
-
-    return read
-
-
-def _kind_reader(kinds: Mapping[str, str]) -> Reader:
-    return lambda value: kinds.get(value.string_value.lower())
-
-
-def _without(convert: Callable[[Any], Any], placeholder: str) -> Callable[[Any], Any]:
-    return lambda value: None if value == placeholder else convert(value)
-
-
-_CONVERSIONS: Final = (
-    (IDS, _as_id),
-    (TEXTS, _as_text),
-    (COUNTS, _as_count),
-    (COSTS, _as_cost),
-    (SWITCHES, _as_switch),
-)
-
-
-def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
-    table: dict[str, tuple[Entry, ...]] = {}
-
-    def add(slot: str, rank: int, key: str, read: Callable[[str], Reader]) -> None:
-        owner, mark, bare = key.partition(":")
-        if mark and owner != emitter:
-            return
-        name, _, path = (bare if mark else key).partition("#")
-        table[name] = (*table.get(name, ()), (slot, rank, read(path)))
-
-    for slots, convert in _CONVERSIONS:
-        for slot, keys in slots.items():
-            for rank, key in enumerate(keys):
-                chosen = _conversion(convert, emitter, key)
-                add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
-    for rank, (key, kinds) in enumerate(_KINDS.items()):
-        add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
-    for key in CONTENTS:
-        add("content", 0, key, lambda _path: _is_present)
-    return table
-
-
-def _conversion(convert: Callable[[Any], Any], emitter: str, key: str) -> Callable[[Any], Any]:
-    if emitter == "AS" and convert is _as_id:
-        return _as_quoted_id
-    placeholder = _PLACEHOLDERS.get((emitter, key))
-    return convert if placeholder is None else _without(convert, placeholder)
-
-
-_TABLES: Final = {emitter: _compile(emitter) for emitter in ("", *(emitter for emitter, _ in EMITTERS))}
 
 
 def emitter_of(scope: str) -> str:
@@ -600,8 +539,3 @@ def emitter_of(scope: str) -> str:
         if scope.startswith(prefix):
             return emitter
     return ""
-
-
-def entries(emitter: str) -> Mapping[str, tuple[Entry, ...]]:
-    """Return, by attribute key, what its value may fill in records of this emitter."""
-    return _TABLES[emitter]
