@@ -32,12 +32,14 @@ from otel_sessions.backend.vocabulary import (
     plain_model,
 )
 
-__all__ = ["announced_root", "announced_span", "decode_log", "is_life_cycle", "run_event"]
+__all__ = ["announced_root", "announced_span", "decode_log", "event_name", "is_life_cycle", "run_event"]
 
 _SOURCE_POSITION: Final = re.compile(r"event \S+:\d+")  # what Codex writes into event_name
 _ALL_EMITTERS: Final = frozenset(emitter for emitter, _ in EMITTERS)
 _NS: Final = 1_000_000_000
 _YEAR: Final = 366 * 86_400.0
+_INTERVAL: Final = 5 * _NS  # what an event that does not say is taken to mean
+_LEASE: Final = 120 * _NS
 _MOST_OPEN_SPANS: Final = 64
 _PHASES: Final = frozenset({"running", "waiting"})
 
@@ -48,7 +50,7 @@ def decode_log(log: LogMessage, emitter: str, source: Source, ordinal: int, dige
     """Return the index row of a log record."""
     slots = fill(log.attributes, entries(emitter))
     values = slots.values
-    name = _event_name(log.event_name, values)
+    name = event_name(log.event_name, values.get("event_name"))
     category = _counted(slots, emitter, name)
     used = usage(slots, emitter) if category == "model" else Usage()
     model = values.get("request_model") if category == "model" else None
@@ -74,10 +76,9 @@ def decode_log(log: LogMessage, emitter: str, source: Source, ordinal: int, dige
     )
 
 
-def _event_name(name: str, values: dict[str, Any]) -> str:
-    if name and not _SOURCE_POSITION.fullmatch(name):
-        return name
-    return values.get("event_name", "")
+def event_name(name: str, attribute: str | None) -> str:
+    """Return an event's name from the record's field, else from its attribute `event.name`, else ""."""
+    return name if name and not _SOURCE_POSITION.fullmatch(name) else attribute or ""
 
 
 def _counted(slots: Slots, emitter: str, name: str) -> str:
@@ -123,8 +124,8 @@ def run_event(log: LogMessage) -> RunEvent | None:
         process=_text(given, semconv.PROCESS_ID) or "",
         seq=_count(given, semconv.SEQ) or 0,
         elapsed=_count(given, semconv.ELAPSED),
-        interval=_seconds(given, semconv.HEARTBEAT_INTERVAL, RunEvent.interval),
-        lease=_seconds(given, semconv.LEASE, RunEvent.lease),
+        interval=_seconds(given, semconv.HEARTBEAT_INTERVAL, _INTERVAL),
+        lease=_seconds(given, semconv.LEASE, _LEASE),
         child=given.get(semconv.CHILD) is True,
         phase=phase if phase in _PHASES else None,
         waiting_for=_text(given, semconv.WAITING_FOR),
