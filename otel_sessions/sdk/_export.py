@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_sessions.sdk._amend import amended
 from otel_sessions.sdk._guard import guard, guarded, say
+from otel_sessions.sdk._importing import importing
 from otel_sessions.sdk._quiet import RetryLines, suppressed
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class SpanWorker:
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._importing = threading.Lock()
         self._stopped = False
         self._reset()
 
@@ -86,6 +86,7 @@ class SpanWorker:
         self._queue: deque[Outbound] = deque()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._opening = False
         self._starting = threading.RLock()
         self._asleep = False
         self._exporter: SpanExporter | None = None
@@ -134,7 +135,7 @@ class SpanWorker:
     @property
     def busy(self) -> bool:
         """Whether the thread can't begin a job now: it exports, imports the exporter, or does not run."""
-        return bool(self._in_flight) or self._importing.locked() or self._thread is None or self._stopped
+        return bool(self._in_flight) or self._opening or self._thread is None or self._stopped
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything taken so far was tried, at most until `deadline` (monotonic s)."""
@@ -208,18 +209,8 @@ class SpanWorker:
 
     # --- Fork --------------------------------------------------------------------------------------------
 
-    def before_fork(self) -> None:
-        """Wait while the exporter is imported: a child would inherit the locks of half-imported modules."""
-        self._importing.acquire(timeout=1.0)
-
-    def after_fork_in_parent(self) -> None:
-        """Go on."""
-        if self._importing.locked():
-            self._importing.release()
-
     def after_fork_in_child(self) -> None:
         """Begin with an empty queue: the parent sends what was in it. The next span starts the thread."""
-        self._importing = threading.Lock()
         self._reset()
 
     # --- In the thread ------------------------------------------------------------------------------------
@@ -239,8 +230,12 @@ class SpanWorker:
     def _open(self) -> None:
         open_exporter = self._outlet.open_exporter
         if open_exporter is not None:
-            with self._importing:
-                self._exporter = open_exporter()
+            self._opening = True
+            try:
+                with importing():
+                    self._exporter = open_exporter()
+            finally:
+                self._opening = False
             self._retries.listen()
 
     def _turn(self, due: float | None) -> float | None:

@@ -200,16 +200,6 @@ def _check_change(runtime: Runtime, arguments: Arguments) -> None:
         )
 
 
-def _before_fork() -> None:
-    if _state.runtime is not None:
-        _state.runtime.worker.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    if _state.runtime is not None:
-        _state.runtime.worker.after_fork_in_parent()
-
-
 def _after_fork_in_child() -> None:
     _state.lock = threading.RLock()
     if _state.runtime is not None:
@@ -217,4 +207,4 @@ def _after_fork_in_child() -> None:
         _state.runtime.liveness.after_fork_in_child()
 
 
-_process.around_fork(before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)
+_process.around_fork(in_child=_after_fork_in_child)

@@ -33,6 +33,19 @@ _PAUSE_AFTER_FAULT: Final = 1.0
 _LONGEST_SLEEP: Final = 3600.0
 
 
+_COMPLAINTS: Final[Mapping[Verdict, str]] = {
+    Verdict.ACCEPTED: "otel_sessions: %s took life cycle events, but: %s",
+    Verdict.AGAIN: "otel_sessions: %s does not take life cycle events now: %s. They are kept and sent again",
+    Verdict.REFUSED: "otel_sessions: %s refused life cycle events, which are lost: %s",
+    Verdict.UNSUPPORTED: (
+        "otel_sessions: %s takes no logs: %s. No life cycle events are sent any more: spans still arrive, "
+        "but nobody can tell whether a session is alive, or which spans are open. "
+        "OTEL_LOGS_EXPORTER=none avoids this line"
+    ),
+}
+"""What is said of an answer, once for each kind and target."""
+
+
 @dataclass(frozen=True, slots=True)
 class EventStats:
     """What became of the life cycle events of this process.
@@ -169,7 +182,11 @@ class Sender:
                 self._thread = self._spawn(self._run)
         except RuntimeError as error:  # no thread can be started while the interpreter shuts down
             self._thread = None
-            say_once(("events", "thread", self._address), "life cycle events are not sent: %s", error)
+            say_once(
+                ("events", "thread", self._address),
+                "otel_sessions: life cycle events are not sent: %s",
+                error,
+            )
         finally:
             self._lock.release()
 
@@ -357,36 +374,12 @@ class Sender:
     # --- One line for each kind of trouble ------------------------------------------------------------
 
     def _report(self, answer: Answer) -> None:
-        hint = "" if self._hint is None or answer.verdict is Verdict.ACCEPTED else f" ({self._hint})"
-        where, what = self._address, answer.detail + hint
-        if answer.verdict is Verdict.AGAIN:
-            say_once(
-                ("events", "again", self._address),
-                "%s does not take life cycle events now: %s. They are kept and sent again",
-                where,
-                what,
-            )
-        elif answer.verdict is Verdict.REFUSED:
-            say_once(
-                ("events", "refused", self._address),
-                "%s refused life cycle events, which are lost: %s",
-                where,
-                what,
-            )
-        elif answer.verdict is Verdict.UNSUPPORTED:
-            say_once(
-                ("events", "unsupported", self._address),
-                "%s takes no logs: %s. No life cycle events are sent any more: spans still arrive, but "
-                "nobody can tell whether a session is alive, or which spans are open. "
-                "OTEL_LOGS_EXPORTER=none avoids this line",
-                where,
-                what,
-            )
-        elif answer.rejected or answer.detail:
-            say_once(
-                ("events", "partial", self._address),
-                "%s took life cycle events but for %d: %s",
-                where,
-                answer.rejected,
-                what,
-            )
+        if answer.verdict is Verdict.ACCEPTED and not (answer.rejected or answer.detail):
+            return
+        hint = "" if self._hint is None else f" ({self._hint})"
+        what = (
+            f"{answer.detail}{hint}"
+            if answer.rejected == 0
+            else f"{answer.rejected} refused: {answer.detail}"
+        )
+        say_once(("events", answer.verdict, self._address), _COMPLAINTS[answer.verdict], self._address, what)
