@@ -13,9 +13,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -83,7 +84,7 @@ class SpanWorker:
 
     def _reset(self) -> None:
         """Be as new: at the start, and in a forked child, where the thread is gone and locks may be held."""
-        self._queue: deque[Outbound] = deque()
+        self._queue: deque[Outbound | Outlet] = deque()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opening = False
@@ -121,7 +122,7 @@ class SpanWorker:
             return
         queue = self._queue
         if len(queue) >= self._outlet.queue:
-            with guard("queue"):
+            with suppress(IndexError):
                 self._lose((queue.popleft(),), "queue full")
         queue.append(item)
         if self._asleep or len(queue) == self._outlet.batch:
@@ -158,17 +159,10 @@ class SpanWorker:
         self.do(lambda: self._send_all(deadline))
 
     def change(self, outlet: Outlet) -> None:
-        """Send what is queued the old way, then go on by another outlet."""
-
-        def job() -> None:
-            self._send_all(None)
-            former, self._exporter = self._exporter, None
-            self._outlet = outlet
-            self._open()
-            if former is not self._exporter:
-                self._shut(former)
-
-        self.do(job)
+        """Go on by another outlet; what was taken before leaves the old way."""
+        self._queue.append(outlet)
+        self._outlet = outlet
+        self._jobs.put(None)
 
     def stop(self, deadline: float) -> None:
         """Flush, then end the thread; what is left at `deadline` is counted as dropped."""
@@ -221,14 +215,14 @@ class SpanWorker:
 
     def _run(self) -> None:
         with suppressed():
-            self._open()
+            self._open(self._outlet)
             due: float | None = None
             while not self._stopped:
                 due = self._turn(due)
 
     @guarded("exporter")
-    def _open(self) -> None:
-        open_exporter = self._outlet.open_exporter
+    def _open(self, outlet: Outlet) -> None:
+        open_exporter = outlet.open_exporter
         if open_exporter is not None:
             self._opening = True
             try:
@@ -265,20 +259,36 @@ class SpanWorker:
             return None
 
     def _send_all(self, deadline: float | None) -> None:
-        """Send what is queued now, batch after batch, until `deadline`."""
-        for _ in range(len(self._queue) // self._outlet.batch + 1):
-            if self._stopped or (deadline is not None and time.monotonic() >= deadline):
+        """Send what is queued now, batch after batch, until `deadline`; without one until there is a job."""
+        for _ in range(len(self._queue)):
+            if self._stopped or (deadline is None and not self._jobs.empty()):
                 return
-            batch = self._next_batch()
-            if batch:
-                self._send(batch)
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+            if not (batch := self._next_batch()):
+                return
+            self._send(batch)
 
     def _next_batch(self) -> list[Outbound]:
+        """Take a batch off the queue; it ends where the outlet changes, and the next goes the new way."""
         batch: list[Outbound] = []
         with suppress(IndexError):
             while len(batch) < self._outlet.batch:
-                batch.append(self._queue.popleft())
+                item = self._queue.popleft()
+                if isinstance(item, Outbound):
+                    batch.append(item)
+                elif batch:
+                    self._queue.appendleft(item)
+                    break
+                else:
+                    self._switch(item)
         return batch
+
+    def _switch(self, outlet: Outlet) -> None:
+        former, self._exporter = self._exporter, None
+        self._open(outlet)
+        if former is not self._exporter:
+            self._shut(former)
 
     def _send(self, batch: Sequence[Outbound]) -> None:
         self._in_flight = batch
@@ -329,8 +339,11 @@ class SpanWorker:
         self._answering = False
         self._trouble = reason
 
-    def _lose(self, items: Sequence[Outbound] | deque[Outbound], why: str) -> None:
+    def _lose(self, items: Iterable[Outbound | Outlet], why: str) -> None:
         for item in items:
+            if isinstance(item, Outlet):
+                self.do(partial(self._switch, item))
+                continue
             self._dropped[why] += 1
             if item.place is not None and item.place.root is not None:
                 item.place.root.lost()
