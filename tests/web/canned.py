@@ -235,7 +235,7 @@ class CannedBackend:
                 web.get("/api/v1/status", self._status),
             ]
         )
-        runner = web.AppRunner(app, shutdown_timeout=0)
+        runner = web.AppRunner(app, shutdown_timeout=0, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -107,14 +107,14 @@ export class Stream {
     this.resting = false;
     this.attempts = 0;
     this.cutAt = 0;
-    /** @type {number | undefined} */
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
   }
 
   /** Follow all sessions, and one in detail if given; `after` is used unless a stream is already further on. @param {string | null} session @param {string | null} after */
   follow(session, after) {
-    const same = this.wanted && session === this.session;
-    if (same && this.after !== null) return;
+    // One that is open was open before what is read now: it misses nothing.
+    if (this.wanted && session === this.session) return;
     this.session = session;
     this.after ??= after;
     this.wanted = true;

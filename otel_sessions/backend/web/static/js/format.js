@@ -4,6 +4,8 @@
  * @import { AnyValue, KeyValue, Ns, Session } from "./types.d.ts"
  */
 
+import { layout } from "./json.js";
+
 export const UNKNOWN = "unknown";
 
 const COUNT = new Intl.NumberFormat("en");
@@ -51,6 +53,11 @@ export function duration(ns) {
   if (min < 1440) return pair(Math.floor(min / 60), "h", min % 60, "min");
   const h = Math.round(min / 60);
   return pair(Math.floor(h / 24), "d", h % 24, "h");
+}
+
+/** A duration for an axis, where round figures need no zeros. @param {number} ns */
+export function tickLabel(ns) {
+  return ns === 0 ? "0" : duration(ns).replace(/\.0+ |(\.\d*[1-9])0+ /, "$1 ");
 }
 
 /** @param {number} x */
@@ -261,19 +268,8 @@ export function visible(text) {
  */
 export function pretty(value) {
   if (value === null || value === undefined) return "";
-  if (typeof value !== "string") return JSON.stringify(value, null, 2);
-  const first = value.trimStart()[0];
-  if (first !== "{" && first !== "[") return value;
-  try {
-    const parsed = JSON.parse(value);
-    // A number that a double cannot hold would come back changed: then the text stays as it came.
-    return JSON.stringify(parsed).replace(/\s/g, "") === value.replace(/\s/g, "")
-      ? JSON.stringify(parsed, null, 2)
-      : value;
-  } catch (error) {
-    if (error instanceof SyntaxError) return value; // cut short, or not JSON at all: shown as it came
-    throw error;
-  }
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return layout(text) ?? text;
 }
 
 /**
@@ -289,10 +285,8 @@ export function anyValue(value) {
   if (value.intValue !== undefined) return { type: "int", text: String(value.intValue) };
   if (value.doubleValue !== undefined) return { type: "double", text: String(value.doubleValue) };
   if (value.bytesValue !== undefined) return { type: "bytes", text: value.bytesValue };
-  if (value.arrayValue) {
-    return { type: "array", text: JSON.stringify(plain(value), null, 1).replace(/\n\s*/g, " ") };
-  }
-  if (value.kvlistValue) return { type: "map", text: JSON.stringify(plain(value), null, 2) };
+  if (value.arrayValue) return { type: "array", text: pretty(plain(value)) };
+  if (value.kvlistValue) return { type: "map", text: pretty(plain(value)) };
   return { type: "empty", text: "" };
 }
 

@@ -38,19 +38,19 @@ function paint(context, table, scale, openUntil, { width, ratio }) {
   context.clearRect(0, 0, width, HEIGHT);
   const n = table.order.length;
   const line = Math.max(1, Math.min(4, (HEIGHT - 4) / n));
-  /** @param {number} row @param {number} position @param {string} colour */
-  const bar = (row, position, colour) => {
+  /** @param {number} row @param {number} position @param {string} colour @param {number} [least] */
+  const bar = (row, position, colour, least = 1) => {
     const x = scale.at(table.start[row]) * width;
-    const w = Math.max(1, scale.at(endOf(table, row, openUntil)) * width - x);
+    const w = Math.max(least, scale.at(endOf(table, row, openUntil)) * width - x);
     context.fillStyle = colour;
-    context.fillRect(x, 2 + (position / n) * (HEIGHT - 4), w, line);
+    context.fillRect(x, 2 + (position / n) * (HEIGHT - 4), w, Math.max(least, line));
   };
   table.order.forEach((row, i) => {
     if (!table.is(row, Flag.PLACEHOLDER)) {
       bar(row, i, palette[`k-${table.categoryOf(row)}`] ?? palette["k-step"]);
     }
   });
-  table.order.forEach((row, i) => table.failed(row) && bar(row, i, palette["k-bad"]));
+  table.order.forEach((row, i) => table.failed(row) && bar(row, i, palette["k-bad"], 2));
 }
 
 /**

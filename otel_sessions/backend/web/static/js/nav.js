@@ -4,7 +4,7 @@ import { changed, parsePlace, place, query } from "./state.js";
 
 const ADJUST_DELAY = 150; // ms: browsers refuse more than some hundred changes of history in half a minute
 
-/** @type {number | undefined} */
+/** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 
 /** Read the address, follow the browser's Back, and take over plain clicks on links within the page. */

@@ -79,8 +79,8 @@ export class Table {
     this.id = [];
     /** @type {string[]} */
     this.parentId = [];
-    /** @type {Map<string, number>} */
-    this.at = new Map();
+    /** Row by span id, for each trace. @type {Map<string, number>[]} */
+    this.at = [];
     /** Rows in tree order. @type {Int32Array} */
     this.order = new Int32Array(0);
   }
@@ -157,9 +157,6 @@ function grown(from, into) {
   return into;
 }
 
-/** @param {number} trace @param {string} id */
-const key = (trace, id) => `${trace}:${id}`;
-
 /** Build the table of a whole answer. @param {RowsAnswer} answer */
 export function tableOf(answer) {
   const table = new Table(answer.base);
@@ -202,10 +199,11 @@ function put(table, head, columns, parentId) {
   table.reserve(columns.id.length);
   for (let i = 0; i < columns.id.length; i++) {
     const trace = traces[columns.trace[i]];
-    const [row, fresh] = rowFor(table, trace, columns.id[i]);
+    const fresh = table.n;
+    const row = rowFor(table, trace, columns.id[i]);
     const start = columns.start[i] + shift;
     const parent = parentId(i);
-    changed ||= fresh || table.parentId[row] !== parent || table.start[row] !== start ||
+    changed ||= row === fresh || table.parentId[row] !== parent || table.start[row] !== start ||
       table.is(row, Flag.PLACEHOLDER);
     table.parentId[row] = parent;
     table.start[row] = start;
@@ -224,15 +222,17 @@ function put(table, head, columns, parentId) {
   return changed;
 }
 
-/** @param {Table} table @param {number} trace @param {string} id @returns {[number, boolean]} */
+/** The row of a span, made if need be. @param {Table} table @param {number} trace @param {string} id */
 function rowFor(table, trace, id) {
-  const known = table.at.get(key(trace, id));
-  if (known !== undefined) return [known, false];
-  const row = table.n++;
-  table.at.set(key(trace, id), row);
-  table.id[row] = id;
-  table.trace[row] = trace;
-  return [row, true];
+  const ids = table.at[trace] ??= new Map();
+  let row = ids.get(id);
+  if (row === undefined) {
+    row = table.n++;
+    ids.set(id, row);
+    table.id[row] = id;
+    table.trace[row] = trace;
+  }
+  return row;
 }
 
 /** Derive parents, order, depth and places among siblings from the parent ids. @param {Table} table */
@@ -241,24 +241,54 @@ export function arrange(table) {
   const { n, parent, start, id } = table;
   for (let row = 0; row < n; row++) {
     const of = table.parentId[row];
-    const at = of ? /** @type {number} */ (table.at.get(key(table.trace[row], of))) : -1;
+    const at = of ? /** @type {number} */ (table.at[table.trace[row]].get(of)) : -1;
     parent[row] = at === row ? -1 : at;
   }
   const byStart = Array.from({ length: n }, (_, i) => i)
     .sort((a, b) => start[a] - start[b] || (id[a] < id[b] ? -1 : id[a] > id[b] ? 1 : a - b));
-  const { first, next, roots } = links(table, byStart);
-  const order = new Int32Array(n);
-  const seen = new Uint8Array(n);
-  let length = walk(table, roots, first, next, order, 0, seen);
-  // What no root reaches lies on a cycle of parent ids: its earliest span is taken as a root.
-  for (const row of byStart) {
-    if (seen[row] || hollow(table, row)) continue;
-    table.children[parent[row]]--;
-    parent[row] = -1;
-    length = walk(table, [row], first, next, order, length, seen);
-  }
-  table.order = order.subarray(0, length);
+  let order = walked(table, byStart);
+  if (breakCircles(table, byStart, order)) order = walked(table, byStart);
+  table.order = order;
   place(table);
+}
+
+/**
+ * What no root reaches lies on a circle of parent ids: its earliest span is made a root.
+ *
+ * @param {Table} table
+ * @param {number[]} byStart
+ * @param {Int32Array} order
+ */
+function breakCircles(table, byStart, order) {
+  const reached = new Uint8Array(table.n);
+  for (const row of order) reached[row] = 1;
+  /** @type {Map<number, number[]> | null} */
+  let below = null; // made only where there is a circle
+  for (const row of byStart) {
+    if (reached[row] || hollow(table, row)) continue;
+    table.parent[row] = -1;
+    below ??= children(table);
+    const stack = [row];
+    while (stack.length) {
+      const at = /** @type {number} */ (stack.pop());
+      if (reached[at]) continue;
+      reached[at] = 1;
+      for (const child of below.get(at) ?? []) stack.push(child);
+    }
+  }
+  return below !== null;
+}
+
+/** @param {Table} table */
+function children(table) {
+  /** @type {Map<number, number[]>} */
+  const below = new Map();
+  for (let row = 0; row < table.n; row++) {
+    const of = below.get(table.parent[row]);
+    if (of) of.push(row);
+    else below.set(table.parent[row], [row]);
+  }
+  return below;
 }
 
 /** A missing parent is drawn as a row of its own, so that its children do not pose as roots. @param {Table} table */
@@ -270,8 +300,9 @@ function addPlaceholders(table) {
   for (let row = 0, n = table.n; row < n; row++) {
     const of = table.parentId[row];
     if (!of) continue;
-    const [at, fresh] = rowFor(table, table.trace[row], of);
-    if (fresh) {
+    const fresh = table.n;
+    const at = rowFor(table, table.trace[row], of);
+    if (at === fresh) {
       table.parentId[at] = "";
       table.flags[at] = Flag.PLACEHOLDER;
       table.name[at] = nothing;
@@ -308,37 +339,33 @@ function links(table, byStart) {
 }
 
 /**
- * Depth first without recursion: a session may be ten thousand spans deep.
+ * All rows that roots reach, depth first; without recursion, for a session may be ten thousand spans deep.
  *
  * @param {Table} table
- * @param {number[]} roots
- * @param {Int32Array} first
- * @param {Int32Array} next
- * @param {Int32Array} order
- * @param {number} length
- * @param {Uint8Array} seen
+ * @param {number[]} byStart
  */
-function walk(table, roots, first, next, order, length, seen) {
+function walked(table, byStart) {
+  const { first, next, roots } = links(table, byStart);
+  const order = new Int32Array(table.n);
+  let length = 0;
   for (const root of roots) {
-    /** @type {number[]} */
-    const stack = [root];
     table.depth[root] = 0;
+    const stack = [root];
     while (stack.length) {
       const row = /** @type {number} */ (stack.pop());
-      if (row !== root && next[row] >= 0 && !seen[next[row]]) {
-        table.depth[next[row]] = table.depth[row];
-        stack.push(next[row]);
-      }
-      if (seen[row]) continue;
-      seen[row] = 1;
       order[length++] = row;
-      if (first[row] >= 0) {
-        table.depth[first[row]] = table.depth[row] + 1;
-        stack.push(first[row]);
+      const [sibling, child] = [row === root ? -1 : next[row], first[row]];
+      if (sibling >= 0) {
+        table.depth[sibling] = table.depth[row];
+        stack.push(sibling);
+      }
+      if (child >= 0) {
+        table.depth[child] = table.depth[row] + 1;
+        stack.push(child);
       }
     }
   }
-  return length;
+  return order.subarray(0, length);
 }
 
 /** @param {Table} table */

@@ -51,7 +51,7 @@ class OpenedSession {
     /** @type {RowsDelta[]} */
     this.deltas = [];
     this.frame = 0;
-    /** @type {number | undefined} */
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     this.abort = new AbortController();
   }
@@ -265,12 +265,12 @@ function Head({ session: s }) {
           .length > 14
         ? `${given.slice(0, 8)}…`
         : given} /></span></${Copy}>
-      <a class="tag" href=${url(["sessions", s.id])} data-external target="_blank">JSON</a>
-      <a class="tag" href=${url([
-        "sessions",
-        s.id,
-        "otlp",
-      ])} data-external download=${`${s.id}.otlp.json`}>OTLP</a>
+      <span class="raw"><a class="tag" href=${url(["sessions", s.id])} data-external target="_blank">JSON</a>
+        <a class="tag" href=${url([
+          "sessions",
+          s.id,
+          "otlp",
+        ])} data-external download=${`${s.id}.otlp.json`}>OTLP</a></span>
     </div>
   `;
 }

@@ -32,7 +32,7 @@ let loadedKey = null;
 const problem = signal(/** @type {Problem | null} */ (null));
 const loading = signal(false);
 const ready = signal(false);
-/** @type {number | undefined} */
+/** @type {ReturnType<typeof setTimeout> | undefined} */
 let refreshTimer;
 
 const states = computed(() => (query.value.get("state") ?? "").split(",").filter(Boolean));
@@ -94,7 +94,10 @@ function listUrl(after) {
 /** @param {AbortSignal} signal */
 async function load(signal) {
   const key = `${states.peek().join()}|${text.peek()}|${epoch.peek()}`;
-  if (key === loadedKey) return book.showHeld();
+  if (key === loadedKey) {
+    stream.follow(null, null);
+    return book.showHeld();
+  }
   loading.value = true;
   const address = url(["sessions"], { state: states.peek().join(), q: text.peek(), limit: PAGE });
   try {
@@ -131,7 +134,6 @@ export function SessionsPage() {
   const attempt = useRef(() => {});
   useEffect(() => {
     document.title = "Sessions - otel-sessions";
-    stream.follow(null, null);
     const abort = new AbortController();
     attempt.current = () => void load(abort.signal);
     attempt.current();
@@ -219,14 +221,16 @@ function List() {
   const longest = Math.max(1, ...ids.map((id) => sessionDuration(book.row(id).peek(), now.peek())));
   return html`
     <div class=${`card list ${loading.value ? "dimmed" : ""}`}>
-      <table>
-        <thead><tr>
-          <th scope="col">State</th><th scope="col">Session</th><th scope="col" class="wide">Service</th>
-          <th scope="col" class="wide">Started</th><th scope="col">Duration</th><th scope="col" class="num">Tokens</th>
-          <th scope="col" class="num wide">Cost</th><th scope="col" class="num">Errors</th>
-          <th scope="col" class="wide models">Models</th>
+      <table role="table">
+        <thead role="rowgroup"><tr role="row">
+          <th role="columnheader" scope="col">State</th><th role="columnheader" scope="col">Session</th><th role="columnheader" scope="col" class="wide">Service</th>
+          <th role="columnheader" scope="col" class="wide">Started</th><th role="columnheader" scope="col">Duration</th><th role="columnheader" scope="col" class="num">Tokens</th>
+          <th role="columnheader" scope="col" class="num wide">Cost</th><th role="columnheader" scope="col" class="num">Errors</th>
+          <th role="columnheader" scope="col" class="wide models">Models</th>
         </tr></thead>
-        <tbody>${ids.map((id) => html`<${Row} key=${id} id=${id} longest=${longest} />`)}</tbody>
+        <tbody role="rowgroup">${ids.map((id) =>
+          html`<${Row} key=${id} id=${id} longest=${longest} />`
+        )}</tbody>
       </table>
       ${book.next.value
         ? html`<div class="more"><button class="button" disabled=${loading.value} onClick=${loadMore}>
@@ -243,30 +247,30 @@ function Row({ id, longest }) {
   const n = tokens(s);
   const title = sessionTitle(s);
   return html`
-    <tr class=${gone || !book.matches(s) ? "off" : ""}>
-      <td class="c-state">${gone
+    <tr role="row" class=${gone || !book.matches(s) ? "off" : ""}>
+      <td role="cell" class="c-state">${gone
         ? html`<span class="muted">merged or removed</span>`
         : html`<${State} session=${s} />`}</td>
-      <td
+      <td role="cell"
         class="name"><a class="open" href=${sessionHref(id)}><b><${Text} value=${sessionName(s)} /></b>${title
           ? html`<span class="title"><${Text} value=${title} /></span>`
           : null}</a></td>
-      <td class="wide">${s.service
+      <td role="cell" class="wide">${s.service
         ? html`<span class="tag"><${Text} value=${s.service} /></span>`
         : html`<${Unknown} />`}</td>
-      <td class="wide muted">
+      <td role="cell" class="wide muted">
         <${Ago} ns=${s.started_at} />
       </td>
-      <td class="c-dur">
+      <td role="cell" class="c-dur">
         <${Lasting} session=${s} longest=${longest} />
       </td>
-      <td class="num" title=${n === null ? undefined : tokenTitle(s)}>
+      <td role="cell" class="num" title=${n === null ? undefined : tokenTitle(s)}>
         <span class="full"><${Count} value=${n} /></span><span class="short" aria-hidden="true">${n === null
           ? html`<span class="unknown">?</span>`
           : compact(n)}</span></td>
-      <td class="num wide">${s.cost === null ? html`<${Unknown} />` : cost(s.cost)}</td>
-      <td class=${`num ${s.errors ? "err" : "muted"}`}>${count(s.errors)}</td>
-      <td class="wide models mono muted">${s.models.length
+      <td role="cell" class="num wide">${s.cost === null ? html`<${Unknown} />` : cost(s.cost)}</td>
+      <td role="cell" class=${`num c-errors ${s.errors ? "err" : "muted"}`}>${count(s.errors)}</td>
+      <td role="cell" class="wide models mono muted">${s.models.length
         ? html`<${Text} value=${s.models.join(", ")} />`
         : "–"}</td>
     </tr>

@@ -63,9 +63,7 @@ function Message({ item, result, session, linked }) {
     <article class=${`msg ${item.kind}`}>
       <header>
         <b>${WORDS[item.kind] ?? item.kind}${item.name
-          ? html`
-            · <${Text} value=${item.name} />
-          `
+          ? html`${" · "}<${Text} value=${item.name} />`
           : null}</b>
         ${item.agent ? html`<span><${Text} value=${item.agent} /></span>` : null}
         ${item.model ? html`<span class="mono"><${Text} value=${item.model} /></span>` : null}

@@ -7,7 +7,7 @@
  * @import { SessionDetail } from "./types.d.ts"
  */
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useSignal } from "../vendor/preact-11.2.0.js";
-import { compact, count, duration, nsBetween, plural } from "./format.js";
+import { compact, count, duration, nsBetween, plural, tickLabel } from "./format.js";
 import { useKeys } from "./keys.js";
 import { Minimap } from "./minimap.js";
 import { adjust, remember, remembered } from "./nav.js";
@@ -22,7 +22,7 @@ const AROUND = 8; // rows mounted beyond the edge
 const INDENT = 14; // px a level
 const DEEPEST = 16; // levels that are indented; below, the depth is printed
 const IDLE_SHARE = 0.15; // of the whole, for a gap worth compressing
-const TICKS = 7;
+const TICK_WIDTH = 84; // px: a label and some air
 
 /** Until when an open span is known to have been open, as an offset. @param {SessionDetail} s @param {string} base @param {number} at Unix ms */
 function openUntil(s, base, at) {
@@ -41,6 +41,7 @@ export function Waterfall({ opened, table, session }) {
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
   const top = useSignal(0);
   const height = useSignal(600);
+  const width = useSignal(600);
   const squeeze = useSignal(false);
   const arrived = useSignal(0);
   const version = opened.version.value;
@@ -66,6 +67,8 @@ export function Waterfall({ opened, table, session }) {
   const finding = query.value.get("find") ?? "";
   const hits = useMemo(() => find(table, finding), [table, version, finding]);
   const errors = useMemo(() => table.order.filter((row) => table.failed(row)).length, [table, version]);
+
+  const ticks = Math.max(2, Math.floor(width.value / TICK_WIDTH));
 
   const spanId = query.value.get("span");
   const selected = spanId ? table.rowOf(spanId) : -1;
@@ -148,7 +151,10 @@ export function Waterfall({ opened, table, session }) {
   useEffect(() => {
     const box = scroller.current;
     if (!box) return;
-    const watch = new ResizeObserver(() => (height.value = box.clientHeight));
+    const watch = new ResizeObserver(() => {
+      height.value = box.clientHeight;
+      width.value = box.querySelector(".wf-lines > div")?.clientWidth ?? 600;
+    });
     watch.observe(box);
     if (selected >= 0 && remembered("rows") === undefined) reveal(selected);
     return () => watch.disconnect();
@@ -177,7 +183,7 @@ export function Waterfall({ opened, table, session }) {
             nextError=${() => select(nextRow(table.order, selected, 1, (row) => table.failed(row)))} /></div>
           <div class="wf-map">
             <${Minimap} table=${table} version=${version} whole=${map} view=${window} openUntil=${until} choose=${choose} fit=${fit} />
-            <${Axis} scale=${scale} zero=${whole[0]} />
+            <${Axis} scale=${scale} zero=${whole[0]} ticks=${ticks} />
           </div>
           <div class="wf-tools">
             <button class="icon" title="Collapse all ([)" aria-label="Collapse all" onClick=${() => (opened
@@ -193,7 +199,7 @@ export function Waterfall({ opened, table, session }) {
             ? `row-${selected}`
             : undefined} aria-multiselectable="false" onScroll=${onScroll}>
           <div class="wf-space" role="rowgroup" style=${{ blockSize: `${visible.length * ROW}px` }}>
-            <${Lines} scale=${scale} zero=${whole[0]} />
+            <${Lines} scale=${scale} zero=${whole[0]} ticks=${ticks} />
             ${shown.map(([position, row]) =>
               html`
                 <${Row} key=${row} table=${table} row=${row} position=${position} scale=${scale}
@@ -316,22 +322,22 @@ function Sum({ table, errors, hits, next, nextError }) {
   `;
 }
 
-/** @param {{ scale: Scale, zero: number }} props */
-function Axis({ scale, zero }) {
+/** @param {{ scale: Scale, zero: number, ticks: number }} props */
+function Axis({ scale, zero, ticks }) {
   return html`<div class="wf-axis" aria-hidden="true">${
-    scale.ticks(zero, TICKS).map((tick) =>
+    scale.ticks(zero, ticks).map((tick) =>
       html`<span key=${tick} style=${{ insetInlineStart: `${scale.at(zero + tick) * 100}%` }}>${
-        tick === 0 ? "0" : duration(tick)
+        tickLabel(tick)
       }</span>`
     )
   }</div>`;
 }
 
-/** A line through all rows at each time of the axis, and the squeezed gaps. @param {{ scale: Scale, zero: number }} props */
-function Lines({ scale, zero }) {
+/** A line through all rows at each time of the axis, and the squeezed gaps. @param {{ scale: Scale, zero: number, ticks: number }} props */
+function Lines({ scale, zero, ticks }) {
   return html`
     <div class="wf-lines" role="presentation">
-      <div>${scale.ticks(zero, TICKS).map((tick) =>
+      <div>${scale.ticks(zero, ticks).map((tick) =>
         html`<i style=${{ insetInlineStart: `${scale.at(zero + tick) * 100}%` }}></i>`
       )}${scale.gaps.map(([from, to]) =>
         html`<i class="gap" title=${`${duration(to - from)} idle`} style=${{
