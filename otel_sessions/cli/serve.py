@@ -54,6 +54,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    # What goes wrong in grpc's core comes to us as an error too; its own lines would only add noise.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from otel_sessions.backend.app import serve
     from otel_sessions.backend.settings import ENVIRONMENT, read_settings
 
