@@ -19,6 +19,7 @@ from otel_sessions import semconv
 from otel_sessions.backend.attributes import plain
 from otel_sessions.backend.messages import Part, is_conversation, loaded, parts, plain_call_id
 from otel_sessions.backend.vocabulary import (
+    ALLOWED,
     CALL_IDS,
     CONTENT_EVENTS,
     INDEXED_INPUTS,
@@ -80,9 +81,12 @@ def _said(given: Attributes, emitter: str) -> Said:
     return Said((*system, *inputs), tuple(outputs))
 
 
+_NOTHING: Final = (None, "", [], {})
+
+
 def _first(given: Attributes, keys: list[str], indexed: tuple[str, ...], role: str) -> list[Part]:
     """Return the first messages there are, else the first plain text: arguments of a function come last."""
-    values = [loaded(given[key]) for key in keys if given.get(key) not in (None, "", [])]
+    values = [value for key in keys if (value := loaded(given.get(key))) not in _NOTHING]
     for value in values:
         if is_conversation(value):
             return parts(value, role)
@@ -225,7 +229,7 @@ def _gemini_tool(given: Attributes, call: Part, result: Part) -> tuple[Part, Par
 
 
 def failure_of(span: SpanMessage) -> str | None:
-    """Return why a span failed: the message of its status, else of its last exception."""
+    """Return why a span failed: the message of its status, of its last exception, or the error's type."""
     if span.status.message:
         return span.status.message
     for event in reversed(span.events):
@@ -233,36 +237,48 @@ def failure_of(span: SpanMessage) -> str | None:
             given = attributes_of(event.attributes)
             told = given.get(semconv.EXCEPTION_MESSAGE) or given.get(semconv.EXCEPTION_TYPE)
             return told if isinstance(told, str) else None
-    return None
+    return _text(attributes_of(span.attributes), [semconv.ERROR_TYPE])
 
 
 # --- Logs of command line agents --------------------------------------------------------------------------
 
 
+_LOG_FORMS: Final = {
+    ("CC", "user_prompt"): "prompt",
+    ("CX", "codex.user_prompt"): "prompt",
+    ("GC", "gemini_cli.user_prompt"): "prompt",
+    ("CC", "assistant_response"): "response",
+    ("GC", "gemini_cli.api_response"): "messages",
+    ("CC", "tool_decision"): "decision",
+    ("CX", "codex.tool_decision"): "decision",
+    ("CC", "tool_result"): "tool",
+    ("CX", "codex.tool_result"): "tool",
+    ("GC", "gemini_cli.tool_call"): "tool",
+    ("CC", "api_error"): "failure",
+    ("GC", "gemini_cli.api_error"): "failure",
+}
+
+
 def said_by_log(log: LogMessage, name: str, emitter: str) -> list[Part]:
     """Return what a log of Claude Code, Codex or Gemini CLI says; of any other log, nothing."""
-    given = attributes_of(log.attributes)
-    if (emitter, name) in (
-        ("CC", "user_prompt"),
-        ("CX", "codex.user_prompt"),
-        ("GC", "gemini_cli.user_prompt"),
-    ):
-        return _plain_text(given, "prompt", "user")
-    if (emitter, name) == ("CC", "assistant_response"):
-        return _plain_text(given, "response", "assistant")
-    if (emitter, name) == ("GC", "gemini_cli.api_response"):
-        return parts(given.get("response_text"), "assistant")
-    if (emitter, name) in (
-        ("CC", "tool_result"),
-        ("CX", "codex.tool_result"),
-        ("GC", "gemini_cli.tool_call"),
-    ):
+    form = _LOG_FORMS.get((emitter, name))
+    given = attributes_of(log.attributes) if form else {}
+    said: list[Part] = []
+    if form == "prompt":
+        said = _plain_text(given, "prompt", "user")
+    elif form == "response":
+        said = _plain_text(given, "response", "assistant")
+    elif form == "messages":
+        said = parts(given.get("response_text"), "assistant")
+    elif form == "decision" and given.get("decision") in ALLOWED:
+        said = [_tool(given, emitter)[0]]
+    elif form == "tool":
         call, result = _tool(given, emitter)
         failure = given.get("error") if result.ok is False else None
-        return [call, replace(result, result=result.result or failure)]
-    if (emitter, name) in (("CC", "api_error"), ("GC", "gemini_cli.api_error")):
-        return [Part("event", name=name, text=_text(given, ["error", "error.message"]), ok=False)]
-    return []
+        said = [call, replace(result, result=result.result or failure)]
+    elif form == "failure":
+        said = [Part("event", name="error", text=_text(given, ["error", "error.message"]), ok=False)]
+    return said
 
 
 def _plain_text(given: Attributes, key: str, kind: str) -> list[Part]:

@@ -288,6 +288,7 @@ INPUTS: Final = (
     "llm.prompts",
     "input.value",
     "CC:user_prompt",
+    semconv.STEP_ARGUMENTS,
 )
 """Attributes in which a model or an agent was spoken to; messages go before plain text."""
 
@@ -300,6 +301,8 @@ OUTPUTS: Final = (
     "gen_ai.completion",
     "final_result",
     "output.value",
+    semconv.STEP_RESULT,
+    semconv.TASK_RESULT,
 )
 """Attributes in which it answered."""
 
