@@ -115,6 +115,8 @@ def clean(text: str) -> str:
 def duration(nanoseconds: int) -> str:
     """Return a span of time as people say it."""
     seconds = nanoseconds / _NS
+    if seconds < 0.001:  # noqa: PLR2004 - a millisecond
+        return f"{nanoseconds / 1000:.0f} µs"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:  # noqa: PLR2004 - a minute
@@ -259,7 +261,8 @@ def label(session: Mapping[str, Any]) -> str:
 def _length(session: Mapping[str, Any], now: int) -> str:
     if session.get("duration") is not None:
         return duration(int(session["duration"]))
-    if session["state"] in ("running", "waiting") and session.get("started_at") is not None:
+    # Only of a session that is heard is it known that it still goes on.
+    if session["signal"] == "live" and session.get("started_at") is not None:
         return f"{duration(max(0, now - int(session['started_at'])))} so far"
     return ""
 

@@ -10,18 +10,14 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 import webbrowser
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from otel_sessions.cli._demo.programme import Programme
     from otel_sessions.cli._demo.stage import Stage
-    from otel_sessions.cli._demo.story import Sighting
 
 __all__ = ["configure", "run"]
 
@@ -54,88 +50,53 @@ def run(args: argparse.Namespace) -> int:
     """Play the demo until Ctrl-C, or once."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    from otel_sessions.cli._demo.programme import Programme
+
+    programme = Programme(Console(highlight=False, soft_wrap=True, markup=False))
     with tempfile.TemporaryDirectory(prefix="otel-sessions-demo-") as folder:
-        return asyncio.run(_play(args, Path(folder), console))
+        return asyncio.run(_play(args, Path(folder), programme))
 
 
-async def _play(args: argparse.Namespace, folder: Path, console: Console) -> int:
+async def _play(args: argparse.Namespace, folder: Path, programme: Programme) -> int:
     from otel_sessions.cli._demo.stage import set_up
 
     _cancel_on_signals()
     http, grpc = args.http or _free(_HTTP), args.grpc or _free(_GRPC)
+    taken = [default for default, used in ((_HTTP, http), (_GRPC, grpc)) if used == _any_port(default)]
     try:
-        async with set_up(http, grpc, args.data or folder / "data", folder) as stage:
-            _introduce(stage, args, console)
-            if args.once:
-                return await _once(stage, console)
-            await _until_interrupted(stage, console)
+        async with set_up(http, grpc, args.data or folder / "data", logs=folder, say=programme.say) as stage:
+            programme.introduce(stage.api.page(), stage.http, stage.grpc, taken, args.data)
+            if not args.no_browser and _has_screen():
+                # A thread, because some browsers keep open() waiting until they are closed.
+                threading.Thread(target=webbrowser.open, args=(stage.api.page(),), daemon=True).start()
+            return await (_once if args.once else _until_interrupted)(stage, programme)
     except asyncio.CancelledError:
-        console.print("\nEnded, with everything that was started.")
+        programme.say("ended, with everything that was started")
         return _INTERRUPTED if args.once else 0
-    return 0
 
 
-async def _once(stage: Stage, console: Console) -> int:
+async def _once(stage: Stage, programme: Programme) -> int:
     """Tell the story until the backend told of every sight."""
     from otel_sessions.cli._demo.stage import at_once
-    from otel_sessions.cli._demo.story import SIGHTS
 
-    observed = stage.observe(_teller(stage, console), until_complete=True)
+    observed = stage.observe(programme.tell, until_complete=True)
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(at_once(stage.play_story(), until=observed), _LONGEST_STORY)
-    missing = stage.watch.missing
-    console.print(f"\nSeen {len(SIGHTS) - len(missing)} of {len(SIGHTS)}.")
-    for sight in missing:
-        console.print(f"Not seen: {SIGHTS[sight]}.")
-    return 1 if missing else 0
+    programme.sum_up(stage.watch.missing)
+    return 1 if stage.watch.missing else 0
 
 
-async def _until_interrupted(stage: Stage, console: Console) -> None:
+async def _until_interrupted(stage: Stage, programme: Programme) -> int:
+    """Tell the story, then let one trip follow the other."""
     from otel_sessions.cli._demo.stage import at_once
 
     async def show() -> None:
-        await at_once(stage.play_story())
-        console.print("\nThat was the story. From now on a new trip every 20 s; Ctrl-C ends everything.\n")
+        await stage.play_story()
+        programme.end_story(stage.http)
         await stage.play_on()
 
-    await at_once(stage.observe(_teller(stage, console)), show())
-
-
-def _introduce(stage: Stage, args: argparse.Namespace, console: Console) -> None:
-    """Tell where everything is, the page first, and open it."""
-    page = stage.api.page()
-    console.print(f"\n  [bold]{page}[/]   the page: leave it open beside this terminal\n")
-    for wanted, address in ((_HTTP, stage.http), (_GRPC, stage.grpc)):
-        if not address.endswith(wanted) and wanted not in (args.http, args.grpc):
-            console.print(
-                f"  {wanted} is taken on this machine, so the demo listens on {address}", style="yellow"
-            )
-    console.print(f"  OTLP/HTTP {stage.http}, gRPC {stage.grpc}; data in {args.data or 'a temporary folder'}")
-    console.print("  Ctrl-C ends everything.\n")
-    if not args.no_browser and _has_screen():
-        # A thread, because some browsers keep open() waiting until they are closed.
-        threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
-
-
-def _teller(stage: Stage, console: Console) -> Callable[[Sighting], None]:
-    """Return what prints a sighting: when, the session's state and name, where to look, what for."""
-    from rich.text import Text
-
-    from otel_sessions.cli._demo.story import SIGHTS
-    from otel_sessions.cli._drawing import label, state
-
-    began = time.monotonic()
-
-    def tell(sighting: Sighting) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
-        line = Text(f"{minutes:3}:{seconds:02}  ", style="dim")
-        line.append_text(state(sighting.session)).append(f"  {label(sighting.session)}  ", style="bold")
-        console.print(line.append(stage.api.page(sighting.session["id"]), style="dim"))
-        for sight in sighting.new:
-            console.print(f"        └─ {SIGHTS[sight]}", style="italic")
-
-    return tell
+    await at_once(stage.observe(programme.tell), show())
+    return 0
 
 
 def _cancel_on_signals() -> None:
@@ -162,8 +123,12 @@ def _free(address: str) -> str:
         try:
             probe.bind((host, int(port)))
         except OSError:
-            return f"{host}:0"
+            return _any_port(address)
     return address
+
+
+def _any_port(address: str) -> str:
+    return address.rsplit(":", 1)[0] + ":0"
 
 
 def _has_screen() -> bool:

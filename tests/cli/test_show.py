@@ -185,7 +185,7 @@ def test_no_name_can_steer_the_terminal(name):
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.0004, "0 ms"), (0.25, "250 ms"), (12.34, "12.3 s"), (75, "1 min 15 s"), (3720, "1 h 02 min")],
+    [(0.0004, "400 µs"), (0.25, "250 ms"), (12.34, "12.3 s"), (75, "1 min 15 s"), (3720, "1 h 02 min")],
 )
 def test_durations_read_as_people_say_them(seconds, words):
     """The unit fits the length."""

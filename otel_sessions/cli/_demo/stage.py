@@ -36,6 +36,7 @@ class Stage:
     grpc: str
     model: str
     logs: Path
+    say: Callable[[str], None]
     watch: Watch = field(default_factory=Watch)
 
     @property
@@ -43,15 +44,15 @@ class Stage:
         """The backend's API."""
         return Api(self.http)
 
-    async def observe(self, tell: Callable[[Sighting], None], *, until_complete: bool = False) -> None:
-        """Look at the backend's sessions again and again, and tell what changed.
+    async def observe(self, tell: Callable[[Sighting, str], None], *, until_complete: bool = False) -> None:
+        """Look at the backend's sessions again and again, and tell what changed, and its page.
 
         Never ends by itself, or with `until_complete` once every sight of the story was seen.
         """
         while not (until_complete and not self.watch.missing):
             answer = await asyncio.to_thread(self.api.sessions, 100)
             for sighting in reversed(self.watch.look(answer["sessions"])):
-                tell(sighting)
+                tell(sighting, self.api.page(sighting.session["id"]))
             await asyncio.sleep(_LOOK_EVERY)
 
     async def play_story(self) -> None:
@@ -82,12 +83,15 @@ class Stage:
         async with running(_PLAY + "worker", environment=environment, log=log) as child:
             await child.announcement()
             await asyncio.sleep(_WORK_BEFORE_DEATH)
+            self.say("kill -9 for the worker that indexes documents: from now on only its silence speaks")
             await child.kill()
 
 
 @asynccontextmanager
-async def set_up(http: str, grpc: str, data: Path, logs: Path) -> AsyncGenerator[Stage]:
-    """Start backend and model, and end both when the block is left.
+async def set_up(
+    http: str, grpc: str, data: Path, *, logs: Path, say: Callable[[str], None]
+) -> AsyncGenerator[Stage]:
+    """Start backend and model, and end both when the block is left; `say` tells what happens on stage.
 
     Raises BackendError with the backend's own words where it can't start.
     """
@@ -113,7 +117,7 @@ async def set_up(http: str, grpc: str, data: Path, logs: Path) -> AsyncGenerator
             running(_PLAY + "model_server", environment=environment, log=logs / "model_server.log")
         )
         url = (await model.announcement())["url"]
-        yield Stage(http=f"http://{listening['http']}", grpc=listening["grpc"], model=url, logs=logs)
+        yield Stage(http=f"http://{listening['http']}", grpc=listening["grpc"], model=url, logs=logs, say=say)
 
 
 async def at_once(*acts: Coroutine[Any, Any, None], until: Coroutine[Any, Any, None] | None = None) -> None:
