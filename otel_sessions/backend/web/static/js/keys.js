@@ -104,11 +104,14 @@ function handle(event) {
   if (event.key === "Enter" && target?.closest("a, button, summary")) return;
   if (target?.closest("[role=tablist]") && event.key.startsWith("Arrow")) return;
   const action = actionFor(event.key, event.timeStamp);
-  if (!action) return;
+  if (action && act(action)) event.preventDefault();
+}
+
+/** Do what a key would; false where nothing on the page answers to it now. @param {string} action */
+export function act(action) {
   const entry = stack.findLast((actions) => action in actions);
-  if (!entry) return;
-  event.preventDefault();
-  entry[action]();
+  entry?.[action]();
+  return entry !== undefined;
 }
 
 export function start() {

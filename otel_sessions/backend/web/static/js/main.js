@@ -1,7 +1,7 @@
 /** Where the page begins: the bar, the routes, and what hangs over every page. */
 import { html, render, useEffect, useRef, useSignal } from "../vendor/preact-11.2.0.js";
 import { clock } from "./format.js";
-import { Help, helpOpen, start as startKeys, useKeys } from "./keys.js";
+import { act, Help, helpOpen, start as startKeys, useKeys } from "./keys.js";
 import { start as startLive, stream } from "./live.js";
 import { adjust, go, start as startNav } from "./nav.js";
 import { SearchPage } from "./search.js";
@@ -100,9 +100,8 @@ function Find() {
     if (!param) go(`/search${search({ q: input.current?.value })}`);
     else if (page === "session") {
       input.current?.blur();
-      document.dispatchEvent(
-        new KeyboardEvent("keydown", { key: event.shiftKey ? "N" : "n", cancelable: true }),
-      );
+      const action = event.shiftKey ? "previousHit" : "nextHit";
+      requestAnimationFrame(() => act(action)); // once the hits of this text are known
     }
   };
   return html`
