@@ -1,0 +1,1 @@
+"""Stores: what they do (`base`), and the one in an SQLite file (`sqlite`)."""

@@ -54,7 +54,7 @@ def transaction(conn: sqlite3.Connection) -> Generator[None]:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Generator[None]:
-    """Raise as ours what the disk or the file is to blame for, with what to do; a bug of ours stays as it is."""
+    """Raise what the disk or the file is to blame for as ours, with what to do; our own bugs stay."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
@@ -62,8 +62,8 @@ def translated(path: Path) -> Generator[None]:
     except sqlite3.DatabaseError as exc:
         if any(word in str(exc) for word in _CORRUPT):
             raise CorruptStoreError(
-                f"{path} is damaged or no database ({exc}). Move it and its -wal and -shm files away, or put a "
-                "backup in its place, and start again."
+                f"{path} is damaged or no database ({exc}). Move it and its -wal and -shm files away, or put "
+                "a backup in its place, and start again."
             ) from exc
         raise BackendError(
             f"{path} can't be used now: {exc}. Check the disk's space and permissions."

@@ -21,7 +21,7 @@ class FolderLock:
     """The exclusive use of a data folder, from construction until `release`."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder and take it. Raises DataFolderError where it can't be made, written or is in use."""
+        """Make the folder and take it. Raises DataFolderError where that fails or another has it."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = (folder / _LOCK_FILE).open("a+", encoding="ascii")

@@ -174,8 +174,8 @@ class Homes:
         """Find who decides about a trace among what is stored."""
         row = (
             self._conn.execute(
-                "SELECT session, parent_id <> x'' AS child, start, span_id FROM spans WHERE trace_id = ? AND flags & ?"
-                " ORDER BY child, start, span_id LIMIT 1",
+                "SELECT session, parent_id <> x'' AS child, start, span_id FROM spans"
+                " WHERE trace_id = ? AND flags & ? ORDER BY child, start, span_id LIMIT 1",
                 (trace_id, OWN),
             ).fetchone()
             or self._conn.execute(

@@ -20,7 +20,8 @@ __all__ = ["count_states", "list_sessions"]
 _NULLABLE: Final = frozenset(
     {
         "session_id", "name", "title", "service", "user_id", "conversation_id", "waiting_for", "outcome",
-        "end_reason", "ended_at", "turns", "input_tokens", "output_tokens", "cached_tokens", "cost", "missing_spans",
+        "end_reason", "ended_at", "turns", "input_tokens", "output_tokens", "cached_tokens", "cost",
+        "missing_spans",
     }
 )  # fmt: skip
 _SORTABLE: Final = frozenset(SessionRecord.__slots__) - {"agents", "models", "state"}

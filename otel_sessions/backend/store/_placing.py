@@ -12,9 +12,10 @@ from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
 from otel_sessions.backend.store._names import NameWriter
 from otel_sessions.backend.store._rows import (
     LOG_COLUMNS,
-    NESTED,
+    PUBLIC_FLAGS,
     SPAN_COLUMNS,
     log_row,
+    nano,
     position_of,
     span_record,
     span_row,
@@ -77,6 +78,7 @@ class Placing:
                 self.logs.setdefault(session, []).append(log)
 
     def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        rows = list(rows)  # making them may add names, which are changes too
         before = self._conn.total_changes
         self._conn.executemany(statement, rows)
         return self._conn.total_changes - before
@@ -131,4 +133,5 @@ def _rank(span: SpanRecord, session: int) -> tuple[Any, ...]:
 
 def _content(span: SpanRecord) -> str:
     """Tell two copies apart that are of equal rank, by what their index rows say."""
-    return repr(replace(span, ordinal=0, hint=None, flags=span.flags & ~NESTED))
+    flags = int(span.flags) & PUBLIC_FLAGS
+    return repr(replace(span, ordinal=0, hint=None, flags=flags, cost=nano(span.cost)))

@@ -98,7 +98,8 @@ class Reader:
 
     def _tasks(self, conn: sqlite3.Connection, no: int) -> tuple[TaskRecord, ...]:
         rows = conn.execute(
-            f"SELECT {TASK_COLUMNS} FROM spans WHERE session = ? AND task IS NOT NULL ORDER BY start, span_id",
+            f"SELECT {TASK_COLUMNS} FROM spans WHERE session = ? AND task IS NOT NULL"
+            " ORDER BY start, span_id",
             (no,),
         ).fetchall()
         words = self._names.words(conn, (number for row in rows for number in row[:4]))
@@ -106,8 +107,8 @@ class Reader:
 
     def _open_spans(self, conn: sqlite3.Connection, no: int) -> tuple[OpenSpan, ...]:
         rows = conn.execute(
-            "SELECT trace_id, span_id, name, start, category FROM spans WHERE session = ? AND duration IS NULL"
-            " ORDER BY start, span_id",
+            "SELECT trace_id, span_id, name, start, category FROM spans"
+            " WHERE session = ? AND duration IS NULL ORDER BY start, span_id",
             (no,),
         ).fetchall()
         words = self._names.words(conn, (row[2] for row in rows))
@@ -121,8 +122,8 @@ class Reader:
         """Return one span in full, with the logs that bear its ids."""
         with self._readers.snapshot() as conn:
             row = conn.execute(
-                f"SELECT p.id, s.id, {_qualified(ROW_COLUMNS)} FROM spans p JOIN sessions s ON s.no = p.session"
-                " WHERE trace_id = ? AND span_id = ?",
+                f"SELECT p.id, s.id, {_qualified(ROW_COLUMNS)} FROM spans p"
+                " JOIN sessions s ON s.no = p.session WHERE trace_id = ? AND span_id = ?",
                 (trace_id, span_id),
             ).fetchone()
             if row is None:
@@ -130,7 +131,8 @@ class Reader:
             chunk = self._chunks.chunk(conn, position_of(row[0]).chunk)
             words = self._names.words(conn, row_words(row[2:]))
             logs = conn.execute(
-                "SELECT id FROM logs WHERE trace_id = ? AND span_id = ? AND trace_id <> x'' ORDER BY time, id",
+                "SELECT id FROM logs WHERE trace_id = ? AND span_id = ? AND trace_id <> x''"
+                " ORDER BY time, id",
                 (trace_id, span_id),
             )
             events = tuple(self._log_message(conn, log_id) for (log_id,) in logs)
@@ -179,7 +181,7 @@ class Reader:
 
 
 def _find(conn: sqlite3.Connection, ref: str) -> tuple[Any, ...] | None:
-    """Find a session by our id, else by the emitter's where only one has that; its key and number come last."""
+    """Find a session by our id, else by the emitter's where one alone has that; key and number come last."""
     select = f"SELECT {RECORD_COLUMNS}, key, no FROM sessions WHERE"
     row = conn.execute(f"{select} id = ?", (ref,)).fetchone()
     if row is None:
@@ -213,7 +215,8 @@ def _traces(conn: sqlite3.Connection, no: int) -> tuple[bytes, ...]:
 
 def _timeline(conn: sqlite3.Connection, no: int, key: str) -> tuple[TimelineEntry, ...]:
     rows = conn.execute(
-        "SELECT root_id, at, state, detail FROM timeline WHERE session = ? ORDER BY at, root_id, state, detail",
+        "SELECT root_id, at, state, detail FROM timeline WHERE session = ?"
+        " ORDER BY at, root_id, state, detail",
         (no,),
     )
     return tuple(
@@ -222,7 +225,7 @@ def _timeline(conn: sqlite3.Connection, no: int, key: str) -> tuple[TimelineEntr
 
 
 def _losses(conn: sqlite3.Connection, no: int, record: SessionRecord) -> dict[str, int]:
-    """Say why spans are missing: what senders dropped, what else they counted, else parents that are absent."""
+    """Say why spans are missing: dropped by senders, counted by them but not here, else absent parents."""
     missing = record.missing_spans or 0
     gauges, dropped = conn.execute(
         "SELECT count(*), ifnull(sum(dropped), 0) FROM gauges WHERE session = ?", (no,)

@@ -48,7 +48,7 @@ SpanKey = tuple[bytes, bytes, bytes]
 
 
 def note_parents(conn: sqlite3.Connection, sessions: Sessions, first: int, moved: Iterable[bytes]) -> None:
-    """Note which parents of new rows (ids from `first`) and of moved traces are not stored, and which now are."""
+    """Note which parents of new rows (ids from `first`) and of moved traces are absent, and which came."""
     absent = conn.execute(_ABSENT.format("s.id >= ?"), (first,)).fetchall()
     for trace_id in moved:
         absent += conn.execute(_ABSENT.format("s.trace_id = ?"), (trace_id,)).fetchall()

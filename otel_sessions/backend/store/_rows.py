@@ -38,13 +38,13 @@ TURN: Final = 1 << 17  # SpanRecord.turn
 NESTED: Final = 1 << 18  # a model call that another one beside it in the tree already counts
 
 SPAN_COLUMNS: Final = (
-    "id, session, revision, trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags,"
-    " size, service, task, task_name, task_parent, task_state, agent, model, tool, input_tokens, output_tokens,"
-    " cached_tokens, cost, user, conversation, session_name, title, outcome"
+    "id, session, revision, trace_id, span_id, parent_id, name, kind, category, start, duration, status,"
+    " flags, size, service, task, task_name, task_parent, task_state, agent, model, tool, input_tokens,"
+    " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome"
 )
 ROW_COLUMNS: Final = (
-    "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task, agent, model,"
-    " tool, input_tokens, output_tokens, revision"
+    "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task, agent,"
+    " model, tool, input_tokens, output_tokens, revision"
 )
 LOG_COLUMNS: Final = (
     "id, session, digest, trace_id, span_id, time, severity, flags, category, event_name, service, model,"

@@ -11,9 +11,9 @@ from otel_sessions.lifecycle import Phase, Run, Signal
 __all__ = ["RUN_COLUMNS", "gauge_of", "run_of", "run_row"]
 
 RUN_COLUMNS: Final = (
-    "root_id, child_process, trace_id, process, phase, waiting_for, signal, outcome, end_reason, started_at,"
-    " ended_at, resumed, phase_seq, beat_seq, live_until, lease_until, interval, lease, previous_id, session_name,"
-    " title, last_heard_at, open_spans"
+    "root_id, child_process, trace_id, process, phase, waiting_for, signal, outcome, end_reason,"
+    " started_at, ended_at, resumed, phase_seq, beat_seq, live_until, lease_until, interval, lease,"
+    " previous_id, session_name, title, last_heard_at, open_spans"
 )
 
 

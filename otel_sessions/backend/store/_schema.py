@@ -32,23 +32,19 @@ def prepare(conn: sqlite3.Connection, path: Path) -> None:
         _create(conn)
     elif application != _APPLICATION_ID:
         raise CorruptStoreError(
-            f"{path} is no database of otel-sessions. Move it away, or choose another folder."
+            f"{path} is no database of otel-sessions. Move it away, or choose another folder with --data."
         )
     elif version > SCHEMA_VERSION:
         raise NewerSchemaError(
-            f"{path} has schema version {version}, written by a newer otel-sessions; this one knows versions up to "
-            f"{SCHEMA_VERSION}. Upgrade otel-sessions, or choose another folder with --data."
+            f"{path} has schema version {version}, written by a newer otel-sessions; this one knows versions "
+            f"up to {SCHEMA_VERSION}. Upgrade otel-sessions, or choose another folder with --data."
         )
 
 
 def _create(conn: sqlite3.Connection) -> None:
-    text = (
-        resources.files("otel_sessions.backend.store")
-        .joinpath("schema", f"{SCHEMA_VERSION}.sql")
-        .read_text(encoding="utf-8")
-    )
+    script = resources.files("otel_sessions.backend.store") / "schema" / f"{SCHEMA_VERSION}.sql"
     with transaction(conn):
-        for statement in _statements(text):
+        for statement in _statements(script.read_text(encoding="utf-8")):
             conn.execute(statement)
         conn.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

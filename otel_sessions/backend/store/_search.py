@@ -27,8 +27,8 @@ _AROUND: Final = 80  # bytes of a snippet on either side of the match
 _LEVELS: Final = 2  # JSON inside a JSON body: a character may be escaped twice
 
 _SPAN: Final = (
-    "SELECT s.id, s.name, p.trace_id, p.span_id, n.text, p.start FROM spans p JOIN sessions s ON s.no = p.session"
-    " JOIN names n ON n.id = p.name WHERE p.id = ?"
+    "SELECT s.id, s.name, p.trace_id, p.span_id, n.text, p.start FROM spans p"
+    " JOIN sessions s ON s.no = p.session JOIN names n ON n.id = p.name WHERE p.id = ?"
 )
 _LOG: Final = (
     "SELECT s.id, s.name, l.trace_id, l.span_id, ifnull(n.text, ''), l.time FROM logs l"
@@ -129,7 +129,8 @@ def _search_chunk(
         snippet = _snippet(needle, messages[ordinal])
         row = None if snippet is None else _row(conn, position)
         if row is not None and snippet is not None:
-            page.hits.append(Hit(*row, snippet))
+            session_id, session_name, trace_id, span_id, name, start = row
+            page.hits.append(Hit(session_id, session_name, trace_id, span_id, name, start, snippet))
             if page.full:
                 page.cursor = str(position)
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from otel_sessions.backend import resolve
@@ -19,10 +19,10 @@ from otel_sessions.backend.store._tally import Tally
 __all__ = ["RECORD_COLUMNS", "Sessions", "session_record"]
 
 RECORD_COLUMNS: Final = (
-    "id, session_id, name, title, service, user_id, conversation_id, state, phase, signal, waiting_for, outcome,"
-    " end_reason, started_at, ended_at, last_seen_at, runs_count, spans, errors, traces_count, tasks_count, turns,"
-    " model_calls, tool_calls, agents, models, input_tokens, output_tokens, cached_tokens, cost, missing_spans,"
-    " inferred, revision"
+    "id, session_id, name, title, service, user_id, conversation_id, state, phase, signal, waiting_for,"
+    " outcome, end_reason, started_at, ended_at, last_seen_at, runs_count, spans, errors, traces_count,"
+    " tasks_count, turns, model_calls, tool_calls, agents, models, input_tokens, output_tokens,"
+    " cached_tokens, cost, missing_spans, inferred, revision"
 )
 _AGENTS, _MODELS, _INFERRED, _STATE = 24, 25, 31, 7
 _REMEMBERED: Final = 2_000
@@ -126,8 +126,11 @@ class Sessions:
             cache.pop(session.no, None)
         self._no_of.pop(session.key, None)
 
-    def save(self, revision: int) -> tuple[list[SessionRecord], list[str]]:
-        """Write the roll-ups of all touched sessions; return those that changed, and the ids of the emptied."""
+    def save(self, revision: int, with_rows: Collection[str]) -> tuple[list[SessionRecord], list[str]]:
+        """Write the roll-ups of all touched sessions; return the changed, and the ids of the emptied.
+
+        `with_rows` are the ids of sessions of which index rows changed: they count as changed.
+        """
         new: list[tuple[Any, ...]] = []
         old: list[tuple[Any, ...]] = []
         changed: list[SessionRecord] = []
@@ -144,7 +147,7 @@ class Sessions:
             record = summary(session, revision)
             rows = new if session.stored is None else old
             if session.stored is not None:
-                if _same(record, session.stored):
+                if session.id not in with_rows and _same(record, session.stored):
                     continue
                 states[_stored_state(session.stored)] -= 1
             states[_stored_state(record)] += 1

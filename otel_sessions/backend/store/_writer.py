@@ -37,7 +37,10 @@ _SAVE_GAUGE = (
     "INSERT INTO gauges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, process) DO UPDATE SET"
     " (seq, started, ended, dropped) = (excluded.seq, excluded.started, excluded.ended, excluded.dropped)"
 )
-_SAVE_BASE = "INSERT INTO process_bases VALUES (?, ?) ON CONFLICT (process) DO UPDATE SET base = min(base, excluded.base)"
+_SAVE_BASE = (
+    "INSERT INTO process_bases VALUES (?, ?)"
+    " ON CONFLICT (process) DO UPDATE SET base = min(base, excluded.base)"
+)
 
 
 class Writer:
@@ -71,7 +74,7 @@ class Writer:
                 self._save_lives(runs, timeline, gauges, bases)
                 self._save_chunks(kept, bodies, first_chunk, placing)
                 rows = self._rows(placing, revision)
-                changed, gone = self._sessions.save(revision)
+                changed, gone = self._sessions.save(revision, rows)
             return Changes(tuple(changed), rows, tuple(gone))
         except BaseException:
             self._forget()
@@ -132,7 +135,7 @@ class Writer:
             note_model_calls(self._conn, self._names, self._sessions, first, placing.replaced)
 
     def _rows(self, placing: Placing, revision: int) -> Mapping[str, tuple[SpanRow, ...]]:
-        """Return the changed rows by session id; a session that rows were moved from or to is asked for them."""
+        """Return the changed rows by session id; a session that rows moved from or to is asked for them."""
         rows: dict[str, Sequence[SpanRecord]] = {}
         rewritten = self._sessions.counted_anew()
         for no in {**self._moves.spans, **placing.spans, **dict.fromkeys(rewritten)}:

@@ -150,8 +150,11 @@ class Store(Protocol):
         """List sessions from their roll-up rows. Raises ValueError for an unknown sort or cursor."""
         ...
 
-    def session(self, ref: str) -> SessionDetail | None:
-        """Return one session by our id, or by the emitter's session id where that is unique."""
+    def session(self, ref: str, *, idle_before: int = 0) -> SessionDetail | None:
+        """Return one session by our id, or by the emitter's session id where that is unique.
+
+        Without any run, and last seen before `idle_before`, it is idle.
+        """
         ...
 
     def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
@@ -177,5 +180,5 @@ class Store(Protocol):
         ...
 
     def totals(self, *, idle_before: int = 0) -> Totals:
-        """Count what is stored; by state, sessions without any run last seen before `idle_before` are idle."""
+        """Count what is stored; sessions without any run, last seen before `idle_before`, are idle."""
         ...
