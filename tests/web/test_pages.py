@@ -14,8 +14,9 @@ from yarl import URL
 
 from otel_sessions.backend.api.problems import problem_middleware
 from otel_sessions.backend.web.assets import load_assets
+from otel_sessions.backend.web.errors import error_page_middleware
 from otel_sessions.backend.web.guard import guard_middleware, host_is_ours
-from otel_sessions.backend.web.pages import CONTENT_SECURITY_POLICY, not_found_middleware, page_routes
+from otel_sessions.backend.web.pages import CONTENT_SECURITY_POLICY, page_routes
 
 FILES = {
     "js/main.js": 'import { a } from "./api.js";\nimport {\n  h,\n  html,\n} from "../vendor/lib-1.js";\nconst lazy = () => import("./charts.js");\n'
@@ -46,7 +47,7 @@ def serve(folder, claim: Callable[[ClientSession, URL], Coroutine[Any, Any, None
     async def run() -> None:
         assets = load_assets(folder)
         app = web.Application(
-            middlewares=[problem_middleware, guard_middleware(hosts), not_found_middleware(assets)]
+            middlewares=[problem_middleware, error_page_middleware, guard_middleware(hosts)]
         )
 
         async def echo(request: web.Request) -> web.Response:
@@ -210,20 +211,26 @@ def test_what_is_not_a_file_of_this_version_is_not_found(folder, path):
     serve(folder, claim)
 
 
-def test_people_see_an_unknown_address_as_a_page_and_programs_as_a_problem(folder):
-    """A 404 speaks the language of whoever asked."""
+def test_people_see_an_error_as_a_page_and_programs_as_a_problem(folder):
+    """An error speaks the language of whoever asked, and never the one of the attacker's address."""
 
     async def claim(client: ClientSession, url: URL) -> None:
-        async with client.get(url / "nowhere", headers={"Accept": "text/html,*/*"}) as response:
+        people = {"Accept": "text/html,*/*;q=0.8"}
+        async with client.get(url / "nowhere", headers=people) as response:
             assert (response.status, response.content_type) == (404, "text/html")
             assert response.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+            assert "There is no such page." in await response.text()
+        async with client.get(url / "sessions", headers={**people, "Host": "<b>evil"}) as response:
+            assert (response.status, response.content_type) == (421, "text/html")
+            assert "&lt;b&gt;evil" in await response.text()
         async with client.get(url / "nowhere") as response:
             assert (response.status, response.content_type) == (404, "application/problem+json")
             problem = await response.json(content_type=None)
             assert problem["status"] == 404
             assert problem["request_id"] == response.headers["X-Request-Id"]
-        async with client.get(url / "api/nowhere", headers={"Accept": "text/html"}) as response:
-            assert response.content_type == "application/problem+json"
+        for path in ("api/nowhere", "static/x/y.js"):
+            async with client.get(url / path, headers=people) as response:
+                assert response.content_type == "application/problem+json"
 
     serve(folder, claim)
 

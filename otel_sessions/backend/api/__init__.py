@@ -1,1 +1,54 @@
 """The API under /api/v1/: what is stored and what happens, as JSON and as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from otel_sessions.backend.api import export, search, sessions, spans, status, stream
+from otel_sessions.backend.api._json import answer
+from otel_sessions.backend.api.openapi import openapi_json
+from otel_sessions.backend.services import Services
+
+__all__ = ["routes"]
+
+Endpoint = Callable[[Services, web.Request], Awaitable[web.StreamResponse]]
+
+
+async def _openapi(_services: Services, request: web.Request) -> web.Response:
+    return await answer(request, openapi_json)
+
+
+_ID: Final = "{id:[^/]+}"  # any character but a slash, which comes percent-encoded
+_ENDPOINTS: Final[dict[str, Endpoint]] = {
+    "/api/v1/sessions": sessions.list_sessions,
+    f"/api/v1/sessions/{_ID}": sessions.session,
+    f"/api/v1/sessions/{_ID}/rows": sessions.rows,
+    f"/api/v1/sessions/{_ID}/transcript": sessions.transcript,
+    "/api/v1/spans/{trace_id}/{span_id}": spans.span,
+    "/api/v1/search": search.search,
+    "/api/v1/status": status.status,
+    "/api/v1/openapi.json": _openapi,
+    "/healthz": status.healthz,
+    "/readyz": status.readyz,
+    "/metrics": status.metrics,
+}
+_STREAMED: Final[dict[str, Endpoint]] = {
+    f"/api/v1/sessions/{_ID}/otlp": export.export_session,
+    "/api/v1/stream": stream.stream,
+}
+
+
+def routes(services: Services) -> list[web.AbstractRouteDef]:
+    """Return the routes of the API and of the probes."""
+    return [
+        *(web.get(path, partial(endpoint, services)) for path, endpoint in _ENDPOINTS.items()),
+        # No HEAD: a body that is made while it is sent can't be left out.
+        *(
+            web.get(path, partial(endpoint, services), allow_head=False)
+            for path, endpoint in _STREAMED.items()
+        ),
+    ]

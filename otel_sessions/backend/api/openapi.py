@@ -145,8 +145,8 @@ OPERATIONS: Final = (
         media_type="text/event-stream",
         problems=(404, 503),
         description=(
-            "Each event has an `id` to resume from. `session`: a SessionEvent. `rows`: a RowsEvent, only with "
-            'the parameter. `gone`: `{"id"}` of a session that was merged into another or pruned. `reset`: '
+            "Each event has an `id` to resume from. `session`: a SessionEvent. `rows`: a RowsEvent, only "
+            'with `session`. `gone`: `{"id"}` of a session that was merged into another or pruned. `reset`: '
             "the position is unknown or too old, or the reader too slow: load afresh, then go on from the "
             "id of this event. Without `after` the stream begins now. A comment comes when nothing else did "
             "for 15 s."

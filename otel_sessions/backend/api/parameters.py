@@ -7,13 +7,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Final
 
 from otel_sessions.backend.api.problems import ProblemError
+from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.store.base import SessionQuery
 from otel_sessions.lifecycle import State
 
-__all__ = ["LIMIT_MAX", "SORTS", "STATES", "limit_of", "revision_of", "session_query", "span_ids", "time_of"]
+__all__ = [
+    "LIMIT_MAX",
+    "SORTS",
+    "STATES",
+    "item_of",
+    "limit_of",
+    "revision_of",
+    "session_query",
+    "span_ids",
+    "time_of",
+]
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
@@ -21,10 +33,8 @@ MAX_INT64: Final = 2**63 - 1
 
 STATES: Final = tuple(state.value for state in State)
 
-SORTS: Final = (
-    "started_at",
-    "last_seen_at",
-    "ended_at",
+SORTS: Final = tuple(
+    column.name for column in fields(SessionRecord) if column.name not in ("agents", "models", "state")
 )
 """Columns to sort by, ascending; with "-" before, descending."""
 
@@ -67,6 +77,11 @@ def time_of(query: Mapping[str, str], name: str) -> int | None:
 def revision_of(query: Mapping[str, str]) -> int | None:
     """Read `after` as a revision: the `revision` of an earlier answer."""
     return _integer(query, "after", "the `revision` of an earlier answer")
+
+
+def item_of(query: Mapping[str, str]) -> int:
+    """Read `after` as the number of an item: the `next` of the page before."""
+    return _integer(query, "after", "the `next` of an earlier answer") or 0
 
 
 def span_ids(path: Mapping[str, str]) -> tuple[bytes, bytes]:

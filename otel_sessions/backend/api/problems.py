@@ -19,7 +19,7 @@ from aiohttp import web
 
 from otel_sessions.errors import BackendError
 
-__all__ = ["OTLP_PREFIXES", "ProblemError", "problem_middleware", "problem_response"]
+__all__ = ["OTLP_PREFIXES", "ProblemError", "no_session", "problem_middleware", "problem_response"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,13 @@ class ProblemError(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.members = members
+
+
+def no_session(ref: str) -> ProblemError:
+    """Say that no session is stored under an id."""
+    return ProblemError(
+        404, f"No session is stored under {ref!r}; GET /api/v1/sessions lists those that are."
+    )
 
 
 def problem_response(

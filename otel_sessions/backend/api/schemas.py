@@ -74,6 +74,10 @@ def _index(description: str) -> Schema:
     return _list({"type": "integer", "minimum": -1}, description)
 
 
+def _counts(description: str) -> Schema:
+    return _say({"type": "object", "additionalProperties": _count()}, description)
+
+
 _ANY: Final[Schema] = {"description": "any JSON value"}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _TRACE: Final = _hex(32, "trace id")
@@ -229,17 +233,14 @@ _ROWS: Final = _with(
     ),
 )
 
-_ROWS_DELTA: Final = _with(
+_ROWS_EVENT: Final = _with(
     _ROWS_HEAD,
-    "Rows that changed after a revision, in no order, without placeholders",
-    event_id=_EVENT_ID,
+    "Rows that changed, in no order, without placeholders",
     total=_count("rows in this answer"),
     columns=_closed(
         "Arrays of equal length",
         **_COLUMNS,
-        parent_id=_list(
-            {"type": "string", "pattern": "^([0-9a-f]{16})?$"}, "span id of the parent, or empty"
-        ),
+        parent_id=_list({"type": "string", "pattern": "^([0-9a-f]{16})?$"}, "span id, or empty"),
     ),
 )
 
@@ -295,11 +296,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         tasks=_list(ref("Task")),
         timeline=_list(ref("TimelineEntry")),
         open_spans=_list(ref("OpenSpan")),
-        losses={
-            "type": "object",
-            "description": "spans that are missing, by reason",
-            "additionalProperties": _count(),
-        },
+        losses=_counts("spans that are missing, by reason"),
         event_id=_EVENT_ID,
         now=_NOW,
     ),
@@ -308,7 +305,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "TimelineEntry": _TIMELINE_ENTRY,
     "OpenSpan": _OPEN_SPAN,
     "Rows": _ROWS,
-    "RowsDelta": _ROWS_DELTA,
+    "RowsDelta": _with(_ROWS_EVENT, "Rows that changed after a revision", event_id=_EVENT_ID),
+    "RowsEvent": _ROWS_EVENT,
+    "SessionEvent": _with(_SESSION, "One session, in the stream", now=_NOW),
     "TranscriptItem": _TRANSCRIPT_ITEM,
     "Transcript": _closed(
         "What was said and done, in order",
@@ -345,6 +344,31 @@ SCHEMAS: Final[dict[str, Schema]] = {
         name=_text(),
         start=_ns("start, Unix"),
         snippet=_text(),
+    ),
+    "Status": _closed(
+        "The server itself; counters count since its start",
+        version=_text(),
+        started_at=_ns("start of the server, Unix"),
+        now=_NOW,
+        event_id=_EVENT_ID,
+        idle_after=_ns("silence after which a session without any known run is idle"),
+        store=_closed(
+            "What is stored",
+            sessions=_count(),
+            spans=_count(),
+            logs=_count(),
+            chunks=_count("request bodies"),
+            bytes_on_disk=_count(),
+            sessions_by_state=_counts("by state"),
+        ),
+        ingest=_counts("the write path"),
+        receivers={
+            "type": "object",
+            "description": "requests by receiver and by what became of them",
+            "additionalProperties": _counts(""),
+        },
+        stream=_counts("the live view"),
+        metrics_seen=_counts("data points by name of the metric; they are not stored"),
     ),
     "Problem": {
         "type": "object",

@@ -7,7 +7,6 @@ What is shown in it is fetched by the page's own code from `/api/v1/`; the HTML 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from html import escape
 from typing import Final
 
@@ -16,10 +15,7 @@ from aiohttp import hdrs, web
 from otel_sessions._version import __version__
 from otel_sessions.backend.web.assets import ENTRY_POINT, Asset, Assets
 
-__all__ = ["PAGE_HEADERS", "PAGE_PATHS", "not_found_middleware", "page_routes", "shell"]
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+__all__ = ["PAGE_HEADERS", "PAGE_PATHS", "page_routes", "shell"]
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -45,7 +41,6 @@ PAGE_PATHS: Final = {
 """Every address of the page, with the title it has until its data is there."""
 
 _FOREVER: Final = "public, max-age=31536000, immutable"
-_NO_PAGES: Final = ("/api/", "/static/", "/v1/", "/v1development/")
 _STYLESHEET: Final = "css/app.css"
 _ICON: Final = "icon.svg"
 
@@ -68,22 +63,6 @@ def page_routes(assets: Assets) -> list[web.AbstractRouteDef]:
         web.get("/static/{hash}/{path:.+}", static),
         web.get("/favicon.ico", _no_icon),
     ]
-
-
-def not_found_middleware(assets: Assets) -> Middleware:
-    """Make the middleware that shows people, not programs, an unknown address as a page (404)."""
-
-    @web.middleware
-    async def show_not_found(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPNotFound:
-            reads_html = "text/html" in request.headers.get(hdrs.ACCEPT, "")
-            if not reads_html or request.path.startswith(_NO_PAGES):
-                raise
-            return _html(shell(assets, "Not found", twin="/api/v1/openapi.json"), status=404)
-
-    return show_not_found
 
 
 def shell(assets: Assets, title: str, twin: str) -> str:
@@ -130,9 +109,9 @@ async def _no_icon(_request: web.Request) -> web.Response:
     return web.Response(status=204, headers={**PAGE_HEADERS, "Cache-Control": _FOREVER})
 
 
-def _html(text: str, status: int = 200) -> web.Response:
+def _html(text: str) -> web.Response:
     headers = {**PAGE_HEADERS, "Cache-Control": "no-cache"}
-    return web.Response(status=status, text=text, content_type="text/html", charset="utf-8", headers=headers)
+    return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
 
 
 def _file(request: web.Request, assets: Assets) -> web.Response:
