@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["BackendProcess", "clean_environment"]
 
@@ -77,6 +79,18 @@ class BackendProcess:
         announced = json.loads(line)
         self.http, self.grpc = announced["http"], announced["grpc"]
         return self
+
+    def exchange(
+        self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Send one request on a connection of its own; return status, headers and body of the answer."""
+        connection = http.client.HTTPConnection(self.http, timeout=30)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
 
     def kill(self) -> None:
         """End it the hard way (SIGKILL), as a crash would."""

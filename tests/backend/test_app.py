@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +29,15 @@ TOKEN = "a-token-of-tests"
 Start = Callable[..., BackendProcess]
 
 
-def exchange(
-    backend: BackendProcess,
-    method: str,
-    path: str,
-    body: bytes = b"",
-    headers: Mapping[str, str] = PROTOBUF,
-) -> tuple[int, dict[str, str], bytes]:
-    """Send one request on a connection of its own."""
-    connection = http.client.HTTPConnection(backend.http, timeout=30)
-    try:
-        connection.request(method, path, body, dict(headers))
-        answer = connection.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
-    finally:
-        connection.close()
-
-
 def post(backend: BackendProcess, path: str, body: bytes) -> None:
     """Send telemetry that has to be taken."""
-    status, _, answer = exchange(backend, "POST", path, body)
+    status, _, answer = backend.exchange("POST", path, body, PROTOBUF)
     assert status == 200, answer
 
 
 def read(backend: BackendProcess, path: str) -> Any:
     """Read JSON from the API."""
-    status, _, answer = exchange(backend, "GET", path, headers={})
+    status, _, answer = backend.exchange("GET", path)
     assert status == 200, answer
     return json.loads(answer)
 
@@ -300,7 +283,7 @@ def test_a_bomb_is_refused_with_flat_memory(backend: BackendProcess, coding: str
         pieces = (bomb[i : i + 65536] for i in range(0, len(bomb), 65536))
         body: Any = pieces if "chunked" in coding else bomb
         headers = {"Content-Type": media, "Content-Encoding": "gzip"}
-        assert exchange(backend, "POST", "/v1/traces", body, headers)[0] == 413
+        assert backend.exchange("POST", "/v1/traces", body, headers)[0] == 413
     assert resident(backend.pid) - before < 2.5 * MAX_BODY_BYTES
     post(backend, "/v1/traces", traces([span("s-1")]))
 
@@ -311,7 +294,7 @@ def test_times_beyond_what_a_store_can_hold_do_not_stop_it(backend: BackendProce
     odd = message.resource_spans[0].scope_spans[0].spans[0]
     odd.start_time_unix_nano, odd.end_time_unix_nano = 2**64 - 1, 2**64 - 1
     odd.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = 2**63 - 1
-    status, _, _ = exchange(backend, "POST", "/v1/traces", message.SerializeToString())
+    status, _, _ = backend.exchange("POST", "/v1/traces", message.SerializeToString(), PROTOBUF)
     assert status in (200, 400)
     post(backend, "/v1/traces", traces([span("s-2", "sense")]))
 
@@ -320,31 +303,31 @@ def test_with_a_token_everything_but_the_probes_asks_for_it(start_backend: Start
     """Telemetry, API, stream and page: the token, as header or by the cookie that ?token= sets."""
     backend = start_backend("--token", TOKEN)
     body = traces([span("s-1")])
-    assert exchange(backend, "POST", "/v1/traces", body)[0] == 401
+    assert backend.exchange("POST", "/v1/traces", body, PROTOBUF)[0] == 401
     assert (
-        exchange(backend, "POST", "/v1/traces", body, {**PROTOBUF, "x-otel-sessions-token": "wrong-one"})[0]
+        backend.exchange("POST", "/v1/traces", body, {**PROTOBUF, "x-otel-sessions-token": "wrong-one"})[0]
         == 401
     )
     for headers in ({"Authorization": f"Bearer {TOKEN}"}, {"x-otel-sessions-token": TOKEN}):
-        assert exchange(backend, "POST", "/v1/traces", body, {**PROTOBUF, **headers})[0] == 200
+        assert backend.exchange("POST", "/v1/traces", body, {**PROTOBUF, **headers})[0] == 200
     for path in ("/api/v1/sessions", "/api/v1/stream", "/sessions", "/metrics", "/static/x/y.js"):
-        assert exchange(backend, "GET", path, headers={})[0] == 401, path
-    assert exchange(backend, "GET", "/healthz", headers={})[0] == 200
-    assert exchange(backend, "GET", "/sessions?token=wrong", headers={})[0] == 401
+        assert backend.exchange("GET", path)[0] == 401, path
+    assert backend.exchange("GET", "/healthz")[0] == 200
+    assert backend.exchange("GET", "/sessions?token=wrong")[0] == 401
 
 
 def test_the_page_is_opened_once_with_the_token_and_then_by_its_cookie(start_backend: Start) -> None:
     """The token leaves the address bar at once; the cookie is not the token, and no script can read it."""
     backend = start_backend("--token", TOKEN)
-    status, headers, _ = exchange(backend, "GET", f"/sessions?q=a&token={TOKEN}&state=lost", headers={})
+    status, headers, _ = backend.exchange("GET", f"/sessions?q=a&token={TOKEN}&state=lost")
     assert (status, headers["Location"]) == (303, "/sessions?q=a&state=lost")
     cookie = headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert TOKEN not in cookie
     pair = cookie.split(";")[0]
-    assert exchange(backend, "GET", "/sessions", headers={"Cookie": pair})[0] == 200
-    assert exchange(backend, "GET", "/api/v1/sessions", headers={"Cookie": pair})[0] == 200
-    assert exchange(backend, "GET", "/sessions", headers={"Cookie": pair[:-1] + "x"})[0] == 401
-    status, headers, _ = exchange(backend, "GET", f"//elsewhere.example/?token={TOKEN}", headers={})
+    assert backend.exchange("GET", "/sessions", headers={"Cookie": pair})[0] == 200
+    assert backend.exchange("GET", "/api/v1/sessions", headers={"Cookie": pair})[0] == 200
+    assert backend.exchange("GET", "/sessions", headers={"Cookie": pair[:-1] + "x"})[0] == 401
+    status, headers, _ = backend.exchange("GET", f"//elsewhere.example/?token={TOKEN}")
     assert not headers.get("Location", "/").startswith("//")
