@@ -33,6 +33,8 @@ from otel_sessions.sdk._transport import Transport, open_transport
 
 __all__ = ["Clocks", "EventSettings", "EventStats", "Liveness", "Stamps"]
 
+_COMPLAIN_AFTER: Final = 30.0
+"""Seconds without an answer after which a running program is told; a shorter one hears it at its end."""
 _SWEEP: Final = SECOND // 2
 """How often open runs are looked at: half the second after which an open span is announced."""
 _ANNOUNCED_AT_ONCE: Final = 1000
@@ -194,6 +196,7 @@ class Liveness:
             queue=settings.queue,
             request_bytes=settings.request_bytes,
             pacing=Pacing(longest=settings.heartbeat, obeyed=settings.lease / 2),
+            complain_after=_COMPLAIN_AFTER,
         )
 
     def _reset(self) -> None:
@@ -321,7 +324,7 @@ class Liveness:
     def beats(self) -> Iterator[Event]:
         """Make the heartbeats that are due, one by one."""
         for entry in self._entries():
-            if entry.beat_wanted and entry.announced and not entry.silent and _key(entry.run) in self._open:
+            if entry.beat_wanted and entry.announced and not entry.silent:
                 entry.beat_wanted = False
                 beat = self._beat(entry)
                 if beat is not None:
@@ -358,7 +361,7 @@ class Liveness:
             if span.start <= oldest and span.span_id not in entry.told:
                 entry.told.add(span.span_id)
                 self._sender.put(_events.span_start(run, span, self._stamps.next()))
-        if len(entry.told) == len(spans):
+        if len(entry.told) == len(spans) < _ANNOUNCED_AT_ONCE:
             entry.seen = started
 
     def _enforce(self, entry: _OpenRun, now: int) -> int:

@@ -181,8 +181,7 @@ class Outbox:
         while True:
             cargo = _Cargo(self._request_bytes)
             self._load_events(cargo)
-            if cargo.events == len(self._pending):
-                self._load_beats(cargo)
+            self._load_beats(cargo)
             if cargo.records:
                 return Batch(cargo.events, cargo.beats, cargo.unfit, tuple(cargo.records))
             if not cargo.events:
@@ -231,7 +230,7 @@ class Outbox:
                 cargo.beats += cargo.load(self._encode(beat))
 
     def _load_beats(self, cargo: _Cargo) -> None:
-        if cargo.full:
+        if cargo.full:  # perhaps of events, and others wait
             return
         for beat in self.work.beats():
             cargo.beats += cargo.load(self._encode(beat))

@@ -74,6 +74,10 @@ def read(body: bytes, request: int = 0) -> list[Seen]:
     ]
 
 
+SLAM = 0
+"""Status of a reply that is none: the connection is closed."""
+
+
 @dataclass
 class Reply:
     status: int = 200
@@ -140,12 +144,20 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
             receiver.connections[self.client_address] = self.connection
             receiver.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
             reply = receiver.take(inflate(body))
+            if reply.status == SLAM:
+                self.close_connection = True
+                return
             self.send_response(reply.status)
             for name, value in {"Content-Type": "application/x-protobuf", **reply.headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def log_message(self, *args: object) -> None:
             pass

@@ -15,7 +15,7 @@ import pytest
 from fake_runs import FakeRun
 from hypothesis import given
 from hypothesis import strategies as st
-from log_receivers import await_, grpc_receiver, http_receiver, read
+from log_receivers import Reply, await_, grpc_receiver, http_receiver, read
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
@@ -45,6 +45,7 @@ class Wire:
         self.answers = []
         self.bodies = []
         self.refused = []
+        self.closed = False
 
     def send(self, body, timeout):
         answer = self.answers.pop(0) if self.answers else Answer(Verdict.ACCEPTED)
@@ -52,7 +53,7 @@ class Wire:
         return answer
 
     def close(self):
-        pass
+        self.closed = True
 
     def events(self):
         return [event for n, body in enumerate(self.bodies) for event in read(body, n)]
@@ -246,6 +247,7 @@ def test_a_timeout_ends_the_run():
     world.pass_(7.2)
     assert run.endings == []
     world.pass_(0.1)
+    assert len(run.endings) == 1
     world.pass_(30)
     assert run.endings == [ENDINGS["timeout"]]
 
@@ -341,10 +343,10 @@ def test_after_an_outage_the_open_runs_are_heard_at_once():
     run = world.run()
     world.liveness.opened(run)
     world.turn()
-    world.wire.answers = [Answer(Verdict.AGAIN, retry_after=6.0)]
+    world.wire.answers = [Answer(Verdict.AGAIN, retry_after=2.0)]
     world.pass_(5.0)
     assert world.wire.names() == [START, BEAT]
-    world.pass_(6.2)
+    world.pass_(2.2)
     assert world.wire.names() == [START, BEAT, BEAT]
 
 
@@ -359,6 +361,64 @@ def test_a_run_whose_start_was_dropped_is_heard_by_its_heartbeats():
     assert {event.session_id for event in world.wire.events() if event.name == BEAT} == {
         run.session_id for run in runs
     }
+
+
+def test_a_run_whose_start_fell_off_a_full_queue_is_heard_by_its_heartbeats():
+    """The same for a start that was queued, and made way for younger events while the target asked to wait."""
+    world = World(queue=1)
+    runs = [world.run() for _ in range(3)]
+    world.wire.answers = [Answer(Verdict.AGAIN, retry_after=30.0)]
+    for run in runs:
+        world.liveness.opened(run)
+        world.turn()
+    world.pass_(31)
+    assert world.wire.names().count(START) == 1
+    assert world.liveness.stats().dropped == 2
+    assert {event.session_id for event in world.wire.events()} == {run.session_id for run in runs}
+
+
+def test_a_childs_last_heartbeat_is_not_repeated_either():
+    """No heartbeat is ever sent twice, the last one of a child process included."""
+    world = World()
+    run = world.run(child=True)
+    world.liveness.opened(run)
+    world.turn()
+    world.wire.answers = [Answer(Verdict.AGAIN)]
+    world.liveness.ended(run, None, None, world.now)
+    world.pass_(30)
+    assert world.wire.names() == [BEAT]
+    assert (world.liveness.stats().unsent_heartbeats, world.liveness.stats().queued) == (1, 0)
+
+
+def test_a_run_in_which_nothing_starts_is_not_searched_again():
+    """Once all its open spans are told of, a quiet run costs a comparison, whatever is open in it."""
+    world = World()
+    run = world.run(tally=Counts(3, 0, 0))
+    run.open = [span(world, 1), span(world, 2)]
+    searched = []
+    run.open_spans = lambda limit=64: searched.append(limit) or run.open[:limit]
+    world.liveness.opened(run)
+    world.pass_(3)
+    searched.clear()
+    run.open, run.tally = run.open[1:], Counts(3, 1, 0)
+    world.pass_(1.9)
+    assert searched == []
+    run.open, run.tally = [*run.open, span(world, 3)], Counts(4, 1, 0)
+    world.pass_(30)
+    assert world.wire.names().count(SPAN) == 3
+
+
+def test_a_child_leaves_its_parents_connection_alone():
+    """A forked child opens its own; closing the parent's here could end it there."""
+    world = World()
+    world.liveness.opened(world.run())
+    world.turn()
+    world.liveness.after_fork_in_child()
+    parents, world.wire = world.wire, Wire()
+    world.liveness.opened(world.run())
+    world.turn()
+    assert parents.names() == world.wire.names() == [START, BEAT]
+    assert not parents.closed
 
 
 ACTIONS = st.lists(
@@ -457,6 +517,20 @@ def test_open_runs_move_to_a_new_target():
         assert new.events()[0].name == START
         assert new.events()[-1].name == END
         assert subject.stats().sent == len(old.events()) + len(new.events())
+
+
+def test_a_target_that_was_left_gets_no_heartbeat_any_more():
+    """While the former target is asked to take what was meant for it, it learns of nothing else."""
+    with http_receiver(otherwise=Reply(503)) as old, http_receiver() as new, reporter(old.port) as subject:
+        subject.opened(FakeRun())
+        await_(lambda: old.bodies)
+        endpoint = Endpoint(f"http://127.0.0.1:{new.port}/v1/logs")
+        asked = len(old.bodies) + 1
+        subject.change(EventSettings(endpoint=endpoint, heartbeat=0.02, lease=5), soon(1.2))
+        later = [event.name for body in old.bodies[asked:] for event in read(body)]
+        assert later
+        assert set(later) == {START}
+        await_(lambda: len(new.events(BEAT)) >= 3)
 
 
 def test_a_lease_must_outlast_a_heartbeat():

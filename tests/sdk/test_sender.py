@@ -17,7 +17,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
-from log_receivers import Reply, await_, grpc_receiver, http_receiver, partial, read
+from log_receivers import SLAM, Reply, await_, grpc_receiver, http_receiver, partial, read
 
 from otel_sessions.sdk import _encode
 from otel_sessions.sdk._endpoint import Endpoint
@@ -366,6 +366,28 @@ def test_a_kept_connection_that_was_closed_is_replaced_at_once():
             await_(lambda: len(receiver.events()) == 2)
             assert subject.stats().last_error is None
         assert len(receiver.connections) == 2
+
+
+def test_a_kept_connection_that_breaks_under_a_request_is_replaced_once():
+    """The race that a look at the socket can't win: the request is sent again over a new connection, at once."""
+    with http_receiver(replies=[Reply(), Reply(SLAM), Reply(), Reply(SLAM), Reply(SLAM)]) as receiver:
+        with sender(http(receiver), pacing=Pacing(first=600, longest=600)) as subject:
+            for number in (1, 2):
+                subject.put(event(number))
+                await_(lambda number=number: len(receiver.events()) == number)
+            assert subject.stats().last_error is None
+            subject.put(event(3))
+            await_(lambda: subject.stats().last_error)
+        assert len(receiver.bodies) == 5
+
+
+def test_a_redirect_is_not_followed():
+    """A redirected POST would become a GET, and its 200 would say that the events had arrived."""
+    reply = Reply(302, {"Location": "/elsewhere"})
+    with http_receiver(replies=[reply]) as receiver, sender(http(receiver)) as subject:
+        subject.put(event(1))
+        assert subject.flush(soon()) is False
+        assert (subject.stats().sent, subject.stats().failed) == (0, 1)
 
 
 def test_a_hanging_endpoint_delays_nobody():
