@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import threading
 import time
 import zlib
@@ -105,6 +106,8 @@ class Receiver:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     connections: dict[Any, socket.socket] = field(default_factory=dict)
     hang: threading.Event | None = None
+    tls: ssl.SSLContext | None = None
+    credentials: Any = None
 
     def events(self, name: str | None = None) -> list[Seen]:
         """Return the accepted events in the order of their arrival."""
@@ -164,6 +167,8 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
 
     server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler)
     server.daemon_threads = True
+    if receiver.tls is not None:
+        server.socket = receiver.tls.wrap_socket(server.socket, server_side=True)
     receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -197,7 +202,11 @@ def grpc_receiver(answer: Callable[[Any], bytes] | None = None, **options: Any) 
     )
     server = grpc.server(ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((handler,))
-    receiver.port = server.add_insecure_port(f"127.0.0.1:{receiver.port}")
+    address = f"127.0.0.1:{receiver.port}"
+    if receiver.credentials is not None:
+        receiver.port = server.add_secure_port(address, receiver.credentials)
+    else:
+        receiver.port = server.add_insecure_port(address)
     server.start()
     try:
         yield receiver

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -445,6 +448,78 @@ def test_a_certificate_that_is_not_there_is_trouble_not_a_fault(tmp_path):
                 await_(lambda: subject.stats().last_error)
                 assert "missing.pem" in subject.stats().last_error
                 assert subject.stats().queued == 1
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Make a certificate for localhost that is its own authority, for servers and clients."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates of this test")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
+
+
+def test_https_knows_its_own_authority_and_shows_its_certificate(certificates):
+    """CERTIFICATE, CLIENT_KEY and CLIENT_CERTIFICATE are used; without them nothing is sent."""
+    key, certificate = map(str, certificates)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    tls.load_cert_chain(certificate, key)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    with http_receiver(tls=tls) as receiver:
+        url = f"https://localhost:{receiver.port}/v1/logs"
+        known = Endpoint(
+            url, insecure=False, certificate=certificate, client_key=key, client_certificate=certificate
+        )
+        for stranger in (Endpoint(url, insecure=False), replace(known, client_certificate=None)):
+            with sender(stranger) as subject:
+                subject.put(event(1))
+                await_(lambda subject=subject: subject.stats().last_error)
+        assert not receiver.bodies
+        with sender(known) as subject:
+            subject.put(event(2))
+            assert subject.flush(soon())
+        assert numbers(receiver.events()) == [2]
+
+
+def test_secure_grpc_knows_its_own_authority_and_shows_its_certificate(certificates):
+    """The same over a secure channel."""
+    key, certificate = (path.read_bytes() for path in certificates)
+    credentials = grpc.ssl_server_credentials([(key, certificate)], certificate, require_client_auth=True)
+    path = str(certificates[1])
+    with grpc_receiver(credentials=credentials) as receiver:
+        url = f"https://localhost:{receiver.port}"
+        stranger = Endpoint(url, protocol="grpc", insecure=False, certificate=path)
+        with sender(stranger) as subject:
+            subject.put(event(1))
+            await_(lambda: subject.stats().last_error)
+        assert not receiver.bodies
+        with sender(replace(stranger, client_key=str(certificates[0]), client_certificate=path)) as subject:
+            subject.put(event(2))
+            assert subject.flush(soon())
+        assert numbers(receiver.events()) == [2]
 
 
 def abort(code, details="", delay=None):
