@@ -170,6 +170,7 @@ def session_summary(session: Mapping[str, Any], now: int) -> Iterator[Text]:
         str(session.get("service") or ""),
         f"started {_clock(session.get('started_at'))}, {_ago(session.get('started_at'), now)}",
         _length(session, now),
+        _silence(session, now),
         _tokens(session.get("input_tokens"), session.get("output_tokens")),
     ]
     yield Text(clean(" · ".join(fact for fact in facts if fact)), style="dim")
@@ -267,6 +268,12 @@ def _length(session: Mapping[str, Any], now: int) -> str:
     return ""
 
 
+def _silence(session: Mapping[str, Any], now: int) -> str:
+    if session["state"] not in ("stale", "lost", "idle"):
+        return ""
+    return f"last seen {_clock(session.get('last_seen_at'))}, {_ago(session.get('last_seen_at'), now)}"
+
+
 def _tokens(taken: int | None, given: int | None) -> str:
     if taken is None and given is None:
         return ""
@@ -282,8 +289,8 @@ def _completeness(session: Mapping[str, Any]) -> Text:
     missing = session.get("missing_spans")
     if missing is None:
         return Text("")
-    if not missing:
-        return Text(" · complete", style="green")
+    if not missing:  # of what still runs, or was lost, nobody can say that all of it is here
+        return Text(" · complete" if session["state"] == "ended" else "", style="green")
     losses: Mapping[str, int] = session.get("losses") or {}
     reasons = ", ".join(f"{clean(reason)}: {count}" for reason, count in losses.items())
     return Text(f" · {missing} missing{f' ({reasons})' if reasons else ''}", style="red bold")

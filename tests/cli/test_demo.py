@@ -158,4 +158,4 @@ def test_a_taken_address_that_was_asked_for_is_an_error():
         )
         assert second.returncode == 2, second.stdout
         (line,) = second.stderr.splitlines()
-        assert taken in line
+        assert line.startswith(f"otel-sessions: {taken} ")

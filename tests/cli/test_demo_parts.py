@@ -29,7 +29,7 @@ HOTELS = {
         },
     },
 }
-ASK = {"role": "user", "content": "Plan a trip to Lisbon for 2 adults, 4 nights."}
+ASK = {"role": "user", "content": "To Lisbon in May, 2 adults, 4 nights"}
 
 
 def answer_to(*messages, tools=(HOTELS,)):

@@ -157,13 +157,32 @@ def test_every_state_has_a_glyph_and_a_word(fields, words):
 
 
 @pytest.mark.parametrize(
-    ("missing", "losses", "words"),
-    [(None, {}, None), (0, {}, "complete"), (3, {"queue_full": 3}, "3 missing (queue_full: 3)")],
+    ("fields", "words"),
+    [
+        ({"state": "ended", "missing_spans": 0}, " · complete"),
+        ({"state": "ended", "missing_spans": 3, "losses": {"queue_full": 3}}, " · 3 missing (queue_full: 3)"),
+        ({"state": "running", "missing_spans": 3}, " · 3 missing"),
+    ],
 )
-def test_missing_spans_are_told_where_they_are_known(missing, losses, words):
-    """Complete, so many missing, or nothing where nobody knows."""
-    text = drawn(*session_summary(session(missing_spans=missing, losses=losses), NOW))
-    assert words in text if words else "missing" not in text and "complete" not in text
+def test_missing_spans_are_told_where_they_are_known(fields, words):
+    """All is here, or so many are missing and why."""
+    assert words in drawn(*session_summary(session(**fields), NOW))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"state": "ended"}, {"missing_spans": 0}, {"state": "lost", "missing_spans": 0}]
+)
+def test_nothing_is_called_complete_where_nobody_knows(fields):
+    """What still runs or was lost may have spans that nobody told of."""
+    text = drawn(*session_summary(session(**fields), NOW))
+    assert "complete" not in text
+    assert "missing" not in text
+
+
+def test_a_silent_session_tells_when_it_was_last_seen():
+    """How long nothing came is what a reader wants to know of a stale, lost or idle one."""
+    heard = str(NOW - 90 * SECOND)
+    assert "1 min 30 s ago" in drawn(*session_summary(session(state="lost", last_seen_at=heard), NOW))
 
 
 def test_the_timeline_tells_what_happened():

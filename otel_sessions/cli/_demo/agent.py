@@ -1,6 +1,6 @@
 """A travel agent as you would write one: tasks at once, tools, a model, a person who approves.
 
-    python -m otel_sessions.cli._demo.agent trip "Plan a trip to Lisbon for 2 adults, 4 nights."
+    python -m otel_sessions.cli._demo.agent trip "To Lisbon in May, 2 adults, 4 nights"
 
 All tracing is in the lines that say `otel_sessions`; the rest would be there without them.
 """

@@ -26,7 +26,7 @@ Message = dict[str, Any]
 OVERLOADED: Final = "stub-overloaded"
 _CHARACTERS_PER_TOKEN: Final = 4
 _FACTS: Final = {
-    "city": re.compile(r"\b(?:in|to) ([A-Z]\w+)"),
+    "city": re.compile(r"\b(?:[Ii]n|[Tt]o) ([A-Z]\w+)"),
     "people": re.compile(r"\b(\d+) (?:people|adults)"),
     "nights": re.compile(r"\b(\d+) nights"),
 }

@@ -45,9 +45,9 @@ class Child:
             raise BackendError(self.last_words() or "a part of the demo did not start") from error
 
     def last_words(self) -> str:
-        """Return the last line that the child wrote to its log."""
+        """Return the last line that the child wrote to its log, without the program's name before it."""
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return said[-1] if said else ""
+        return said[-1].removeprefix("otel-sessions: ") if said else ""
 
     async def end(self) -> None:
         """Ask the child to end, and kill it where it does not."""

@@ -45,9 +45,11 @@ class Programme:
     def tell(self, sighting: Sighting, page: str) -> None:
         """Tell a sighting: the session's state and name, its page, and what to look at."""
         shown = state(sighting.session)
-        shown.pad_right(max(1, _STATE_WIDTH - shown.cell_len))
-        line = self._time().append_text(shown).append(label(sighting.session), style="bold")
-        self._console.print(line.append(f"  {page}", style="dim"))
+        gap = " " * max(1, _STATE_WIDTH - shown.cell_len)
+        line = Text.assemble(
+            self._time(), shown, gap, (label(sighting.session), "bold"), (f"  {page}", "dim")
+        )
+        self._console.print(line)
         for sight in sighting.new:
             self._console.print(f"{_INDENT}└─ {SIGHTS[sight]}", style="italic")
 
@@ -64,4 +66,4 @@ class Programme:
 
     def _time(self) -> Text:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
-        return Text(f"{minutes:3}:{seconds:02}  ", style="dim")
+        return Text.assemble((f"{minutes:3}:{seconds:02}  ", "dim"))

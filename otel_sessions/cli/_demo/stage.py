@@ -17,12 +17,13 @@ from otel_sessions.cli._demo.story import Sighting, Watch
 __all__ = ["Stage", "at_once", "set_up"]
 
 _LOOK_EVERY: Final = 0.4  # seconds; the shortest state of the story lasts four
-_WORK_BEFORE_DEATH: Final = 3.0  # seconds: long enough for the worker's open spans to be announced
+_WORK_BEFORE_DEATH: Final = 5.0  # seconds: its open spans are announced after one, heartbeats come every two
+_SILENCE: Final = 12.0  # seconds that the dead worker's part goes on: its lease of ten, and a look
 _TRIP_EVERY: Final = 20.0  # seconds between two trips once the story is told
 _TRIPS: Final = (
-    "Plan a trip to Porto for 1 adults, 2 nights.",
-    "Plan a trip to Oslo for 4 people, 5 nights.",
-    "Plan a trip to Kyoto for 2 adults, 7 nights.",
+    "To Porto by train, 3 people, 2 nights",
+    "To Oslo in winter, 4 people, 5 nights",
+    "To Kyoto for the blossom, 2 adults, 7 nights",
 )
 _IDLE: Final = "5"  # seconds of silence after which a session without a sign of life is idle
 _PLAY: Final = "otel_sessions.cli._demo."
@@ -58,11 +59,11 @@ class Stage:
     async def play_story(self) -> None:
         """Play each act once, a breath apart, several at the same time."""
         await at_once(
-            self._act(0, "agent", "trip", "Plan a trip to Lisbon for 2 adults, 4 nights."),
+            self._act(0, "agent", "trip", "To Lisbon in May, 2 adults, 4 nights"),
             self._doomed_worker(1),
             self._act(2, "emitter", service="newsreader"),
-            self._act(3, "agent", "table", "Book a table in Lisbon for 2 people."),
-            self._act(4, "agent", "bargain", "Find the cheapest trip to Oslo for 2 people."),
+            self._act(3, "agent", "table", "In Lisbon on Friday, 2 people"),
+            self._act(4, "agent", "bargain", "To Oslo at any time, 2 people"),
         )
 
     async def play_on(self) -> None:
@@ -85,6 +86,7 @@ class Stage:
             await asyncio.sleep(_WORK_BEFORE_DEATH)
             self.say("kill -9 for the worker that indexes documents: from now on only its silence speaks")
             await child.kill()
+        await asyncio.sleep(_SILENCE)
 
 
 @asynccontextmanager
