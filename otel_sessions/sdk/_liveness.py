@@ -11,9 +11,7 @@ with no run, a new process id, and counts from 1.
 
 from __future__ import annotations
 
-import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,12 +21,12 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
 from otel_sessions.sdk import _events
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
-from otel_sessions.sdk._events import Event, Origin, Stamp
+from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._outbox import SECOND, Pacing
-from otel_sessions.sdk._process import process_id
 from otel_sessions.sdk._run import Run
 from otel_sessions.sdk._sender import EventStats, Sender, start_thread
+from otel_sessions.sdk._stamps import CLOCKS, STAMPS, Clocks, Stamps
 from otel_sessions.sdk._transport import Transport, open_transport
 
 __all__ = ["Clocks", "EventSettings", "EventStats", "Liveness", "Stamps"]
@@ -87,56 +85,6 @@ def _seconds(environ: Mapping[str, str], variable: str, default: float) -> float
         raise ConfigurationError(f"{variable}={value!r} is no number of seconds") from error
 
 
-def _age_clock() -> int:
-    return time.monotonic_ns()
-
-
-def _age_clock_with_suspend() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """The three clocks, in ns: Unix time, monotonic time, and one that goes on while the machine sleeps."""
-
-    wall: Callable[[], int] = time.time_ns
-    monotonic: Callable[[], int] = time.monotonic_ns
-    age: Callable[[], int] = _age_clock_with_suspend if hasattr(time, "CLOCK_BOOTTIME") else _age_clock
-
-
-class Stamps:
-    """Numbers and dates the events of a process.
-
-    One for a process, however often tracing is set up in it: under one process id no number comes twice,
-    and every age is counted from the same moment. A forked child has another id, and begins anew.
-    """
-
-    def __init__(self, clocks: Clocks, new_process_id: Callable[[], str]) -> None:
-        """`new_process_id` returns the id of the running process, another one in a forked child."""
-        self._clocks = clocks
-        self._new_process_id = new_process_id
-        self._begin(new_process_id())
-
-    def _begin(self, process_id: str) -> None:
-        self.process_id = process_id
-        self._born = self._clocks.age()
-        self._seq = itertools.count(1)
-
-    def renew(self) -> None:
-        """Begin anew where this is another process by now."""
-        process_id = self._new_process_id()
-        if process_id != self.process_id:
-            self._begin(process_id)
-
-    def next(self) -> Stamp:
-        """Stamp an event that is made now."""
-        return Stamp(next(self._seq), self._clocks.age() - self._born, self._clocks.wall())
-
-
-_CLOCKS: Final = Clocks()
-_STAMPS: Final = Stamps(_CLOCKS, process_id)
-
-
 @dataclass(slots=True, eq=False)
 class _OpenRun:
     """An open run, and what was told of it; but for its making, only the sender's thread writes here."""
@@ -159,8 +107,8 @@ class Liveness:
         *,
         settings: EventSettings,
         resource_attributes: Mapping[str, Any],
-        clocks: Clocks = _CLOCKS,
-        stamps: Stamps = _STAMPS,
+        clocks: Clocks = CLOCKS,
+        stamps: Stamps = STAMPS,
         connect: Callable[[Endpoint | None], Transport] = open_transport,
         spawn: Callable[[Callable[[], None]], threading.Thread] = start_thread,
     ) -> None:

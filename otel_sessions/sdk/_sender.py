@@ -120,11 +120,13 @@ class Sender:
         queue: int = 32_768,
         request_bytes: int = 1024 * 1024,
         pacing: Pacing | None = None,
+        complain_after: float = 0.0,
     ) -> None:
         """Make a sender that has not started.
 
         `stopped` says from the start why nothing is to be sent; `hint` is added to complaints about the
-        target at `address`; `timeout` (s) is for one request.
+        target at `address`; `timeout` (s) is for one request. That nobody answers is said after
+        `complain_after` seconds of silence: a program that ends sooner tells of it at its end.
         """
         self._work = work
         self._connect = connect
@@ -139,6 +141,7 @@ class Sender:
         self._limit = queue
         self._request_bytes = request_bytes
         self._pacing = pacing or Pacing()
+        self._complain_after = int(complain_after * SECOND)
         self._inherited: list[Transport] = []
         self._transport: Transport | None = None
         self._reset()
@@ -155,6 +158,7 @@ class Sender:
         self._accepted = 0
         self._overflow = 0
         self._lost_at_flush = 0
+        self._unanswered_since: int | None = None
         self._flushes: list[_Flush] = []
         self._record: Callable[[Event], Any] | None = None
         self._request: Callable[[Batch], bytes] | None = None
@@ -374,6 +378,13 @@ class Sender:
     # --- One line for each kind of trouble ------------------------------------------------------------
 
     def _report(self, answer: Answer) -> None:
+        if answer.reached:
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = self._clock()
+        since = self._unanswered_since
+        if since is not None and self._clock() - since < self._complain_after:
+            return
         if answer.verdict is Verdict.ACCEPTED and not (answer.rejected or answer.detail):
             return
         hint = "" if self._hint is None else f" ({self._hint})"
