@@ -265,23 +265,31 @@ def test_nobody_there_is_said_in_one_line(tmp_path, capsys):
     assert [address in line and "otel-sessions serve" in line for line in lines] == [True, True]
 
 
+SAMPLES = Path(__file__).parents[1] / "samples"
 RECORDINGS = Path(
     os.environ.get("OTEL_SESSIONS_RECORDINGS", Path(__file__).parents[3] / "shared/data/otlp-recordings")
 )
+FOLDERS = [
+    SAMPLES,
+    pytest.param(
+        RECORDINGS,
+        marks=[
+            pytest.mark.recordings,
+            pytest.mark.skipif(not RECORDINGS.is_dir(), reason="OTEL_SESSIONS_RECORDINGS names no folder"),
+        ],
+    ),
+]
 
 
-@pytest.mark.recordings
-@pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no recordings here; OTEL_SESSIONS_RECORDINGS names their folder"
-)
-def test_every_real_recording_can_be_put_on_the_wire(receiver):
-    """What real agents sent is sent again, request by request, each as it was recorded."""
+@pytest.mark.parametrize("folder", FOLDERS, ids=["samples", "recordings"])
+def test_what_real_emitters_sent_goes_on_the_wire_again(receiver, folder):
+    """Request by request, in order, each as it was recorded."""
     wanted = [
         (request["path"], (index.parent / request["file"]).read_bytes())
-        for index in sorted(RECORDINGS.glob("*/recording.json"))
+        for index in sorted(folder.glob("*/recording.json"))
         for request in json.loads(index.read_text())["requests"]
     ]
-    assert send(receiver, RECORDINGS) == 0
+    assert send(receiver, folder) == 0
     inflated = [
         (
             seen.path,
@@ -290,3 +298,11 @@ def test_every_real_recording_can_be_put_on_the_wire(receiver):
         for seen in receiver.seen
     ]
     assert inflated == wanted
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=["samples", "recordings"])
+def test_a_backend_takes_what_real_emitters_sent(backend, capsys, folder):
+    """Sent to a real backend, no request of a real agent is refused and no item of one is rejected."""
+    assert run("--asap", "--endpoint", backend.url, "--grpc", backend.grpc, folder) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == len(list(folder.glob("*/recording.json")))
