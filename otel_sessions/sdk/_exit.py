@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_sessions import semconv
 from otel_sessions.lifecycle import ENDINGS, Ending, ending_for
-from otel_sessions.sdk import _process
+from otel_sessions.sdk import _importing, _process
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._registry import OpenEntry, registry
 from otel_sessions.sdk._settings import EXIT_DEADLINE
@@ -31,8 +32,9 @@ __all__ = ["end_collected", "end_open", "handle_signals", "install"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-_POSTPONE: Final = 0.005
-_POSTPONEMENTS: Final = 20
+_POSTPONED_BY: Final = 0.005
+_POSTPONED_FOR: Final = 1.0
+"""Seconds between the two tries of a signal, and in which it may be postponed at all."""
 
 _LOCKING: Final = (
     "opentelemetry.attributes",
@@ -66,12 +68,12 @@ class Ender(Protocol):
 class _Hooks:
     """The state of this module; one instance."""
 
-    __slots__ = ("ender", "handling", "postponed", "watches_children")
+    __slots__ = ("__weakref__", "ender", "first_signal", "handling", "watches_children")
 
     def __init__(self) -> None:
         self.ender: Ender | None = None
         self.watches_children = False
-        self.postponed = 0
+        self.first_signal: float | None = None
         self.handling = False
 
 
@@ -130,25 +132,27 @@ def _end_root(root: Root, ending: Ending, error: BaseException | None, now: int)
         root.end(ending, error=error, forced_at=now)
 
 
-def _end_by(ender: Ender, deadline: float, ending: Ending, error: BaseException | None = None) -> None:
+def _end_by(
+    ender: Ender, deadline: float, ending: Ending, error: BaseException | None = None, *, here: bool = True
+) -> None:
     """End what is open and send what is left, until `deadline`.
 
-    In the sender's thread, for foreign processors take their time in `on_end`; here where it can't begin.
+    In the sender's thread, for foreign processors take their time in `on_end`; where it can't begin, here,
+    if that is allowed.
     """
-    if ender.busy:
-        end_open(ending, error)
-    else:
-        done = threading.Lock()
-        done.acquire()
+    if not ender.busy:
+        done = threading.Event()
 
         def job() -> None:
             try:
                 end_open(ending, error)
             finally:
-                done.release()
+                done.set()
 
         ender.do(job)
-        done.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        done.wait(max(0.0, deadline - time.monotonic()))
+    elif here:
+        end_open(ending, error)
     ender.finish(deadline)
 
 
@@ -161,6 +165,19 @@ def _at_exit() -> None:
     if _hooks.ender is not None:
         with guard("exit"):
             _end_by(_hooks.ender, time.monotonic() + EXIT_DEADLINE, ending, error)
+    if isinstance(error, KeyboardInterrupt):
+        _die_of_the_interrupt()
+
+
+def _die_of_the_interrupt() -> None:
+    """Keep the exit status of Ctrl-C, by which a shell's loop stops.
+
+    The interpreter notes an uncaught KeyboardInterrupt in a flag that every later `exec` of a text clears;
+    dataclasses, for one, do that when a module is imported, as an exporter may be just now. Raising
+    another one in an `exec` sets it again.
+    """
+    with suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 - a constant
 
 
 def _uncaught() -> BaseException | None:
@@ -183,24 +200,28 @@ def _uncaught() -> BaseException | None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """End and send everything, then let the signal do what it would have done.
 
-    Where the signal interrupted code that holds a lock, we would wait for ourselves (4.7 s and everything
-    lost, measured on a span's lock): then the signal is sent once more, a little later.
+    Where the signal interrupted code that holds a lock, or an import while our threads import, we would
+    wait for ourselves (4.7 s and everything lost, measured on a span's lock): then the signal is sent
+    once more, a little later.
     """
     ender = _hooks.ender
     if ender is not None and not _hooks.handling:
-        if _hooks.postponed < _POSTPONEMENTS and not ender.busy and _may_hold_a_lock(frame):
-            _hooks.postponed += 1
+        now = time.monotonic()
+        if _hooks.first_signal is None:
+            _hooks.first_signal = now
+        locked = _may_hold_a_lock(frame)
+        if now - _hooks.first_signal < _POSTPONED_FOR and (locked or _importing.under_way()):
             ender.do(lambda: _send_again(number))
             return
         _hooks.handling = True
         with guard("signal"):
-            _end_by(ender, time.monotonic() + EXIT_DEADLINE, ENDINGS["signal"])
+            _end_by(ender, now + EXIT_DEADLINE, ENDINGS["signal"], here=not locked)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def _send_again(number: int) -> None:
-    time.sleep(_POSTPONE)
+    time.sleep(_POSTPONED_BY)
     os.kill(os.getpid(), number)
 
 
@@ -229,7 +250,7 @@ def _before_fork() -> None:
 
 def _after_fork() -> None:
     _hooks.handling = False
-    _hooks.postponed = 0
+    _hooks.first_signal = None
 
 
 _process.around_fork(before=_before_fork, in_child=_after_fork)

@@ -96,6 +96,8 @@ class SpanWorker:
         self._dropped: Counter[str] = Counter()
         self._answering: bool | None = None
         self._trouble: str | None = None
+        self._silent = False
+        self._leaving: threading.Event | None = None
         self._failing_since: float | None = None
         self._complained = False
         self._retries = RetryLines(self._on_retry)
@@ -140,19 +142,20 @@ class SpanWorker:
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything taken so far was tried, at most until `deadline` (monotonic s)."""
+        return self._flush(deadline, threading.Event())
+
+    def _flush(self, deadline: float, done: threading.Event) -> bool:
         if self._thread is None or self._stopped:
             return not self._queue
-        done = threading.Lock()
-        done.acquire()
 
         def job() -> None:
             try:
                 self._send_all(deadline)
             finally:
-                done.release()
+                done.set()
 
         self.do(job)
-        return done.acquire(timeout=max(0.0, deadline - time.monotonic())) and not self._queue
+        return done.wait(max(0.0, deadline - time.monotonic())) and not self._queue
 
     def hurry(self, deadline: float) -> None:
         """Send what is queued without further delay; returns at once."""
@@ -165,8 +168,14 @@ class SpanWorker:
         self._jobs.put(None)
 
     def stop(self, deadline: float) -> None:
-        """Flush, then end the thread; what is left at `deadline` is counted as dropped."""
-        self.flush(deadline)
+        """Flush, then end the thread; what is left at `deadline` is counted as dropped.
+
+        Where nobody listens it does not sit the deadline out: a program would end late for nothing.
+        """
+        leaving = self._leaving = threading.Event()
+        if self._silent:
+            leaving.set()
+        self._flush(deadline, leaving)
         self._stopped = True
         # This ends a retry that is under way; the thread may be inside of it.
         self._shut(self._exporter)
@@ -187,15 +196,16 @@ class SpanWorker:
             target=self._outlet.target,
         )
 
-    def complain(self) -> None:
-        """Say in one line what was not delivered and where, if anything."""
+    def complain(self, more: str = "") -> None:
+        """Say in one line what was not delivered and where, if anything; `more` is what else was not."""
         state = self.sent()
         lost = sum(state.dropped.values()) + state.pending
         if lost:
             say(
-                "otel_sessions: %d of %d spans were not delivered to %s%s%s",
+                "otel_sessions: %d of %d spans%s were not delivered to %s%s%s",
                 lost,
                 lost + state.sent,
+                more,
                 self._outlet.target,
                 f" ({state.trouble})" if state.trouble else "",
                 f"; {self._outlet.hint}" if self._outlet.hint else "",
@@ -298,7 +308,7 @@ class SpanWorker:
             self._in_flight = ()
         if delivered:
             self._sent += len(batch)
-            self._answering, self._trouble, self._failing_since = True, None, None
+            self._answering, self._silent, self._trouble, self._failing_since = True, False, None, None
         elif len(batch) > 1 and self._retries.indigestible:
             # One bad span (a lone surrogate in its name, too many bytes) fails a whole batch.
             middle = len(batch) // 2
@@ -335,9 +345,10 @@ class SpanWorker:
         if exporter is not None:
             exporter.shutdown()
 
-    def _on_retry(self, reason: str) -> None:
-        self._answering = False
-        self._trouble = reason
+    def _on_retry(self, reason: str, *, reached: bool) -> None:
+        self._answering, self._trouble, self._silent = False, reason, not reached
+        if self._silent and self._leaving is not None:
+            self._leaving.set()
 
     def _lose(self, items: Iterable[Outbound | Outlet], why: str) -> None:
         for item in items:

@@ -16,7 +16,7 @@ from otel_sessions.sdk import _process
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["importing"]
+__all__ = ["importing", "under_way"]
 
 _PATIENCE: Final = 2.0
 """Seconds that a fork waits at most: ten times what the imports take."""
@@ -52,6 +52,14 @@ def importing() -> Generator[None]:
     """Import in this block what a thread of ours needs; no fork happens meanwhile."""
     with _gate.lock:
         yield
+
+
+def under_way() -> bool:
+    """Tell whether another thread imports something right now; it may need what this one is importing."""
+    if _gate.lock.acquire(blocking=False):
+        _gate.lock.release()
+        return False
+    return True
 
 
 _process.around_fork(before=_gate.before_fork, in_parent=_gate.after_fork_in_parent, in_child=_gate.open_)

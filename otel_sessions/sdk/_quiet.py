@@ -10,13 +10,13 @@ import logging
 import re
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
 __all__ = ["RetryLines", "suppressed"]
 
@@ -31,6 +31,14 @@ _SUPPRESS: Final = "suppress_instrumentation"
 _LENGTH: Final = 200
 
 
+class OnRetry(Protocol):
+    """Is told why a request has to be repeated, and whether anybody answered it."""
+
+    def __call__(self, reason: str, *, reached: bool) -> None:
+        """Take note."""
+        ...
+
+
 class RetryLines(logging.Filter):
     """Takes the official exporters' log lines of the thread that listens, and keeps what they tell.
 
@@ -38,7 +46,7 @@ class RetryLines(logging.Filter):
     made into a request.
     """
 
-    def __init__(self, on_retry: Callable[[str], None]) -> None:
+    def __init__(self, on_retry: OnRetry) -> None:
         super().__init__()
         self._on_retry = on_retry
         self._thread: int | None = None
@@ -65,8 +73,14 @@ class RetryLines(logging.Filter):
             self.indigestible = True
         if "timeout, max retries or shutdown" not in message and "Shutdown in progress" not in message:
             self.reason = _short(message)
-            self._on_retry(self.reason)
+            self._on_retry(self.reason, reached=not _is_silence(record))
         return False
+
+
+def _is_silence(record: logging.LogRecord) -> bool:
+    """Tell a failure to connect, which is logged as an exception or as UNAVAILABLE, from an answer."""
+    said: tuple[object, ...] = record.args if isinstance(record.args, tuple) else ()
+    return any(isinstance(item, Exception) or str(item) == "StatusCode.UNAVAILABLE" for item in said)
 
 
 def _short(message: str) -> str:

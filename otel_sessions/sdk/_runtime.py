@@ -13,7 +13,7 @@ from opentelemetry import trace
 from otel_sessions import semconv
 from otel_sessions._version import __version__
 from otel_sessions.sdk import _exit
-from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._guard import guard, say
 from otel_sessions.sdk._liveness import EventSettings, Liveness
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 
@@ -153,7 +153,24 @@ class Runtime:
         with guard("liveness"):
             self.liveness.close(deadline)
         self.worker.stop(deadline)
-        self.worker.complain()
+        self._complain()
+
+    def _complain(self) -> None:
+        """Say in one line what this process could not deliver."""
+        with guard("complaint"):
+            events = self.liveness.stats()
+            lost = 0 if events.stopped else events.failed + events.dropped + events.queued
+            spans = self.worker.sent()
+            if spans.pending or spans.dropped:
+                self.worker.complain(f" and {lost} life cycle events" if lost else "")
+            elif lost:
+                say(
+                    "otel_sessions: %d of %d life cycle events were not delivered to %s%s",
+                    lost,
+                    lost + events.sent,
+                    events.endpoint,
+                    f" ({events.last_error})" if events.last_error else "",
+                )
 
     @property
     def busy(self) -> bool:
