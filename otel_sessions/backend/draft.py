@@ -54,7 +54,7 @@ class View:
 
     runs: Mapping[RunKey, RunRecord]
     unstored: Iterable[RunKey]
-    gauges: Mapping[tuple[str, str], Gauge]
+    gauges: Mapping[str, Mapping[str, Gauge]]  # not stored yet: session key -> process -> newest
     bases: Mapping[str, int]  # process -> smallest (arrival - elapsed), on the monotonic clock
 
 
@@ -67,7 +67,7 @@ class Draft:
     timeline: tuple[TimelineEntry, ...]
     gauges: tuple[Gauge, ...]
     changed: Mapping[RunKey, RunRecord]
-    counted: Mapping[tuple[str, str], Gauge]
+    counted: tuple[Gauge, ...]
     bases: Mapping[str, int]
 
     @property
@@ -132,9 +132,9 @@ class _Sketch:
             self.moment,
             tuple(stored.values()),
             tuple(self.timeline),
-            self._gauges({key[0] for key in stored}),
+            tuple(self._gauges({key[0] for key in stored})),
             self.changed,
-            self.counted,
+            tuple(self.counted.values()),
             self.bases,
         )
 
@@ -142,13 +142,20 @@ class _Sketch:
         before = self.before[key]
         return before is None or not is_watched(record) or not same_history(before, record)
 
-    def _gauges(self, sessions: set[str]) -> tuple[Gauge, ...]:
-        known = {**self.view.gauges, **self.counted}
-        return tuple(g for g in known.values() if self.moment.flush or g.session_key in sessions)
+    def _gauges(self, sessions: set[str]) -> Iterable[Gauge]:
+        """Return the newest counts of these sessions, or at a flush of all."""
+        newer = set(self.counted)
+        for session in self.view.gauges if self.moment.flush else sessions:
+            for process, gauge in self.view.gauges.get(session, {}).items():
+                if (session, process) not in newer:
+                    yield gauge
+        for gauge in self.counted.values():
+            if self.moment.flush or gauge.session_key in sessions:
+                yield gauge
 
     def _count(self, gauge: Gauge) -> None:
         key = gauge.session_key, gauge.process
-        known = self.counted.get(key) or self.view.gauges.get(key)
+        known = self.counted.get(key) or self.view.gauges.get(key[0], {}).get(key[1])
         if known is None or gauge.seq >= known.seq:
             self.counted[key] = gauge
 

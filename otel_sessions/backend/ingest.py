@@ -19,7 +19,7 @@ from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.decode import decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
 from otel_sessions.backend.live import Live
-from otel_sessions.backend.records import Changes, Encoding, Request, Signal
+from otel_sessions.backend.records import Changes, Encoding, Request, RunRecord, Signal
 from otel_sessions.backend.store.base import Store
 from otel_sessions.errors import BackendError
 
@@ -255,6 +255,8 @@ class Ingest:
             self._settle(batch, error)
 
     async def _try(self, batch: Sequence[_Waiting], moment: Moment) -> BaseException | None:
+        if self._only_noted(batch, moment):
+            return None
         loop = asyncio.get_running_loop()
         commit = loop.run_in_executor(self._write_thread, self._commit, batch, moment)
         await asyncio.wait([commit])  # whatever it raises must not end the writer
@@ -277,6 +279,19 @@ class Ingest:
         told = isinstance(error, BackendError)  # says what to do; all else is ours to find
         logger.error("a commit failed: %s", error, exc_info=None if told else error)
 
+    def _only_noted(self, batch: Sequence[_Waiting], moment: Moment) -> bool:
+        """Fold a batch of mere signs of life at once, where the store has nothing to learn from it."""
+        if moment.tick or moment.flush or any(one.arrival.request.keep for one in batch):
+            return False
+        try:
+            draft = self._live.fold([one.arrival for one in batch], moment, _unknown)
+        except LookupError:
+            return False
+        if not draft.is_empty or self._live.notes(draft):
+            return False
+        self._live.commit(draft, Changes())
+        return True
+
     def _commit(self, batch: Sequence[_Waiting], moment: Moment) -> tuple[Draft, Changes]:
         """Fold and store one batch; runs in the writer's thread."""
         draft = self._live.fold([one.arrival for one in batch], moment, self._store.runs)
@@ -298,6 +313,11 @@ class Ingest:
                 one.done.set_result(None)
             else:
                 one.done.set_exception(NotStoredError(f"not stored: {error}; send it again later"))
+
+
+def _unknown(session_key: str) -> Sequence[RunRecord]:
+    """Stand in for the store, which only its thread may ask."""
+    raise LookupError(session_key)
 
 
 def _stopping() -> NotStoredError:

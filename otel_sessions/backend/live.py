@@ -53,7 +53,7 @@ class Live:
         self._idle_after = idle_after
         self._runs: dict[RunKey, RunRecord] = {}
         self._unstored: dict[RunKey, None] = {}
-        self._gauges: dict[tuple[str, str], Gauge] = {}
+        self._gauges: dict[str, dict[str, Gauge]] = {}
         self._bases: dict[str, int] = {}
         self._noted: dict[str, int] = {}
         self._silent: dict[str, SessionRecord] = {}  # sessions without a run, by when they were last seen
@@ -168,9 +168,10 @@ class Live:
                 self._runs.pop(key, None)
         for record in draft.runs:
             self._unstored.pop(key_of_record(record), None)
-        self._gauges.update(draft.counted)
+        for gauge in draft.counted:
+            self._gauges.setdefault(gauge.session_key, {})[gauge.process] = gauge
         for gauge in draft.gauges:
-            self._gauges.pop((gauge.session_key, gauge.process), None)
+            self._gauges.pop(gauge.session_key, None)  # whenever one is stored, all of its session are
         if draft.moment.tick:
             self._next_expiry = min(map(expiry_of, self._runs.values()), default=_NEVER)
         if draft.moment.flush:
@@ -200,6 +201,8 @@ def _news(changes: Changes) -> Iterable[News]:
         yield News("gone", gone, gone, len(gone))
     for session in changes.sessions:
         yield _session_news(session)
+    for shrunk in changes.shrunk:
+        yield News("reset", shrunk, None, len(shrunk))
     for session_id, rows in changes.rows.items():
         yield News("rows", session_id, (session_id, rows), _ROW_BYTES * len(rows))
 
