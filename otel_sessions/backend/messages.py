@@ -100,6 +100,8 @@ def _of_object(value: Json, role: str) -> Iterator[Part]:
     part = _call(value) or _response(value)
     if part is not None:
         yield part
+    elif (media := _media(value)) is not None:
+        yield _spoken(role, media)
     elif isinstance(value.get("message"), dict):  # a generation of LangChain, with its text beside
         yield from _parts(value["message"], role)
     elif "parts" in value:
@@ -136,6 +138,20 @@ def _message(value: Json, content: Any, role: str) -> Iterator[Part]:
 # --- Parts of a message ---------------------------------------------------------------------------------
 
 _TEXT_TYPES: Final = frozenset({"text", "output_text", "input_text", "reasoning", "thinking", "refusal"})
+_MEDIA_TYPES: Final = frozenset(
+    {
+        "blob",
+        "uri",
+        "file",
+        "image",
+        "image_url",
+        "input_image",
+        "audio",
+        "input_audio",
+        "input_file",
+        "document",
+    }
+)
 _CALL_TYPES: Final = frozenset({"tool_call", "tool_use", "function_call"})
 _RESPONSE_TYPES: Final = frozenset({"tool_call_response", "tool_result", "function_call_output"})
 
@@ -151,13 +167,28 @@ def plain_call_id(call_id: Any, name: str | None) -> str | None:
 
 
 def _text_of(value: Json) -> str | None:
-    """Return the text of a part, None where it is none; pictures and files are named, not shown."""
+    """Return the text of a part, None where it is none."""
     if value.get("type") in _TEXT_TYPES or isinstance(value.get("text"), str):
         for name in ("content", "text", "thinking", "reasoning", "refusal"):
             if isinstance(value.get(name), str):
                 return value[name]
-    media = value.get("mime_type") or value.get("mimeType") or value.get("modality")
-    return f"[{media}]" if isinstance(media, str) else None
+    return None
+
+
+def _media(value: Json) -> str | None:
+    """Name a picture, a sound or a file, which no text can show; None for anything else."""
+    kind = value.get("type")
+    if kind not in _MEDIA_TYPES and not isinstance(value.get("inlineData") or value.get("fileData"), dict):
+        return None
+    inner = value.get("inlineData") or value.get("fileData") or value
+    named = (
+        inner.get("mime_type")
+        or inner.get("mimeType")
+        or inner.get("media_type")
+        or inner.get("modality")
+        or kind
+    )
+    return f"[{named}]"
 
 
 def _call(value: Json) -> Part | None:
