@@ -32,6 +32,7 @@ class Moves:
         self._revision = revision
         self.spans: dict[int, list[SpanRecord]] = {}  # session -> spans that came to it
         self.logs: dict[int, list[LogRecord]] = {}
+        self.left: set[int] = set()  # sessions that spans went from
         self.traces: set[bytes] = set()
 
     def carry(self, trace_id: bytes, before: int | None, to: SessionState, seen: int) -> None:
@@ -40,7 +41,7 @@ class Moves:
         old = None if before is None or before == to.no else self._sessions.by_no(before)
         if old is None:
             return
-        self._carry(_LOOSE, (old.no, trace_id), to)
+        self._carry(_LOOSE, (old.no, trace_id), old, to)
         (old.loose_seen,) = self._conn.execute(
             "SELECT ifnull(max(seen), 0) FROM loose_traces WHERE session = ? AND trace_id <> ?",
             (old.no, trace_id),
@@ -49,7 +50,7 @@ class Moves:
 
     def merge(self, old: SessionState, new: SessionState) -> None:
         """Make all of one session part of another."""
-        self._carry(_ALL, (old.no,), new)
+        self._carry(_ALL, (old.no,), old, new)
         for table in _OWNED_ONCE:
             self._conn.execute(
                 f"UPDATE OR IGNORE {table} SET session = ? WHERE session = ?", (new.no, old.no)
@@ -63,13 +64,15 @@ class Moves:
         old.runs, old.gauges = {}, {}
         self._sessions.count_anew(old.no)
 
-    def _carry(self, where: str, values: tuple[Any, ...], to: SessionState) -> None:
+    def _carry(self, where: str, values: tuple[Any, ...], old: SessionState, to: SessionState) -> None:
         conn, word = self._conn, self._names.word
         spans = conn.execute(f"SELECT {SPAN_COLUMNS} FROM spans WHERE {where}", values)
         came = [span_record(row, word) for row in spans]
         logs = conn.execute(f"SELECT {LOG_COLUMNS} FROM logs WHERE {where}", values)
         self.logs.setdefault(to.no, []).extend(log_record(row, word) for row in logs)
         self.spans.setdefault(to.no, []).extend(came)
+        if came:
+            self.left.add(old.no)
         self.traces.update(span.trace_id for span in came)
         conn.execute(
             f"UPDATE spans SET session = ?, revision = ? WHERE {where}",

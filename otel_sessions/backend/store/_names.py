@@ -6,7 +6,7 @@ A number means the same word for ever, so readers may remember what they looked 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 __all__ = ["NameReader", "NameWriter"]
@@ -15,51 +15,55 @@ _REMEMBERED: Final = 50_000
 _ASKED_AT_ONCE: Final = 500
 
 
+class _Numbers(dict["str | None", "int | None"]):
+    """Words and their numbers; asks for the number of a word that it does not know."""
+
+    def __init__(self, learn: Callable[[str], int]) -> None:
+        super().__init__({None: None})
+        self._learn = learn
+
+    def __missing__(self, word: str | None) -> int | None:
+        if word is None:
+            return None
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        number = self[word] = self._learn(word)
+        return number
+
+
 class NameWriter:
     """The writer's dictionary; new words become rows in the open transaction."""
 
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
-        self._numbers: dict[str | None, int | None] = {None: None}
-        self._words: dict[int | None, str | None] = {None: None}
-
-    def number(self, word: str | None) -> int | None:
-        """Return the number of a word, None for None."""
-        try:
-            return self._numbers[word]
-        except KeyError:
-            return self._learn(word)
+        self._words: dict[int, str] = {}
+        self.numbers: dict[str | None, int | None] = _Numbers(self._number)
+        """The number of any word, looked up or given when it is asked for; None for None."""
 
     def word(self, number: int | None) -> str | None:
         """Return the word of a number, None for None."""
-        try:
-            return self._words[number]
-        except KeyError:
+        if number is None:
+            return None
+        word = self._words.get(number)
+        if word is None:
             (word,) = self._conn.execute("SELECT text FROM names WHERE id = ?", (number,)).fetchone()
-            self._remember(number, word)
-            return word
+            if len(self._words) >= _REMEMBERED:
+                self._words.clear()
+            self._words[number] = word
+        return word
 
     def forget(self) -> None:
         """Forget all that is remembered, after a transaction was rolled back."""
-        self._numbers = {None: None}
-        self._words = {None: None}
+        self.numbers.clear()
+        self._words.clear()
 
-    def _learn(self, word: str | None) -> int:
+    def _number(self, word: str) -> int:
         row = self._conn.execute("SELECT id FROM names WHERE text = ?", (word,)).fetchone()
-        number: int | None
-        if row is None:
-            number = self._conn.execute("INSERT INTO names (text) VALUES (?)", (word,)).lastrowid
-        else:
-            (number,) = row
+        if row is not None:
+            return row[0]
+        number = self._conn.execute("INSERT INTO names (text) VALUES (?)", (word,)).lastrowid
         assert number is not None  # noqa: S101 - an INSERT has a rowid
-        self._remember(number, word)
         return number
-
-    def _remember(self, number: int | None, word: str | None) -> None:
-        if len(self._numbers) >= _REMEMBERED:
-            self.forget()
-        self._numbers[word] = number
-        self._words[number] = word
 
 
 class NameReader:

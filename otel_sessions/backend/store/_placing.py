@@ -49,6 +49,8 @@ class Placing:
         self.in_chunk: Counter[int] = Counter()  # chunk -> how many rows more, or fewer, point there
         self.doubted: set[bytes] = set()  # traces of which a copy was refused or replaced
         self.replaced: list[tuple[bytes, bytes, bytes]] = []  # keys and parents of copies that made room
+        self.left: set[int] = set()  # sessions of which a better copy of a span is of another session
+        self.left: set[int] = set()  # sessions whose span got a better copy that belongs to another
         self.spans_more = 0
         self.logs_more = 0
 
@@ -64,9 +66,9 @@ class Placing:
 
     def place_logs(self, arrivals: Sequence[LogArrival]) -> None:
         """Insert the rows of new logs; the same log again is left out."""
-        number = self._names.number
+        numbers = self._names.numbers
         inserted = self._insert(
-            _INSERT_LOG, (log_row(log, row_id, session, number) for row_id, log, session in arrivals)
+            _INSERT_LOG, (log_row(log, row_id, session, numbers) for row_id, log, session in arrivals)
         )
         self.logs_more += inserted
         if inserted < len(arrivals):
@@ -85,7 +87,7 @@ class Placing:
 
     def _row(self, arrival: SpanArrival) -> tuple[Any, ...]:
         row_id, span, session = arrival
-        return span_row(span, row_id, session, self._revision, self._names.number)
+        return span_row(span, row_id, session, self._revision, self._names.numbers)
 
     def _stored_since(self, table: str, first: int) -> set[int]:
         rows = self._conn.execute(f"SELECT id FROM {table} WHERE id >= ?", (first,))
@@ -117,12 +119,16 @@ class Placing:
         """Take back what a copy added that was stored by an earlier transaction."""
         self.in_chunk[position_of(row_id).chunk] -= 1
         self.replaced.append((copy.trace_id, copy.span_id, copy.parent_id))
+        if before != session:
+            self.left.add(before)
         if before == session and hides(copy, span):
             known = self._sessions.by_no(session)
             if known is not None:
                 known.tally.take_back(copy)
         else:
             self._sessions.count_anew(before)
+        if before != session:
+            self.left.add(before)
 
 
 def _rank(span: SpanRecord, session: int) -> tuple[Any, ...]:

@@ -52,14 +52,13 @@ def note_parents(conn: sqlite3.Connection, sessions: Sessions, first: int, moved
     absent = conn.execute(_ABSENT.format("s.id >= ?"), (first,)).fetchall()
     for trace_id in moved:
         absent += conn.execute(_ABSENT.format("s.trace_id = ?"), (trace_id,)).fetchall()
-    for row in absent:
-        more = conn.execute("INSERT OR IGNORE INTO missing_parents VALUES (?, ?, ?)", row).rowcount
-        _count(sessions, row[2], more)
-    for row in conn.execute(_FOUND, (first,)).fetchall():
-        fewer = conn.execute(
-            "DELETE FROM missing_parents WHERE trace_id = ? AND span_id = ? AND session = ?", row
-        ).rowcount
-        _count(sessions, row[2], -fewer)
+    found = conn.execute(_FOUND, (first,)).fetchall()
+    conn.executemany("INSERT OR IGNORE INTO missing_parents VALUES (?, ?, ?)", absent)
+    conn.executemany("DELETE FROM missing_parents WHERE trace_id = ? AND span_id = ? AND session = ?", found)
+    for no in {row[2] for row in (*absent, *found)}:
+        session = sessions.by_no(no)
+        if session is not None:
+            session.missing_parents = sessions.count_missing_parents(session)
 
 
 def note_model_calls(
@@ -85,9 +84,3 @@ def note_model_calls(
         session = sessions.by_no(row[1])
         if session is not None:
             session.tally.count_call(span, -1 if nested else 1)
-
-
-def _count(sessions: Sessions, no: int, change: int) -> None:
-    session = sessions.by_no(no)
-    if session is not None:
-        session.missing_parents += change

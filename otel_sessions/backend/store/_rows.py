@@ -57,10 +57,11 @@ _MAX_TIME: Final = 2**63 - 1  # what a column holds; OTLP's times are unsigned
 _MAX_COUNT: Final = 2**40  # a sum over millions of spans still fits a column
 _MAX_COST: Final = 1e6
 _NANO: Final = 1e9
+_UNKNOWN: Final = (None, None, None)
 
 RecordT = TypeVar("RecordT", SpanRecord, LogRecord)
 
-Intern = Callable[[str | None], int | None]
+Numbers = Mapping["str | None", "int | None"]
 Word = Callable[[int | None], str | None]
 
 
@@ -74,7 +75,7 @@ def position_of(row_id: int) -> Position:
     return Position(row_id >> _ORDINAL_BITS, row_id & (1 << _ORDINAL_BITS) - 1)
 
 
-def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Intern) -> tuple[Any, ...]:
+def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Numbers) -> tuple[Any, ...]:
     """Return the row of a span, in the order of SPAN_COLUMNS."""
     start, end = span.start, span.end
     flags = span.flags & PUBLIC_FLAGS
@@ -89,7 +90,7 @@ def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Int
         span.trace_id,
         span.span_id,
         span.parent_id,
-        no(span.name),
+        no[span.name],
         span.kind,
         _CATEGORY_NO[span.category],
         start,
@@ -97,23 +98,23 @@ def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Int
         span.status,
         flags,
         span.size,
-        no(span.service or None),
-        no(span.task_id),
-        no(span.task_name),
-        no(span.task_parent_id),
-        no(span.task_state),
-        no(span.agent),
-        no(span.model),
-        no(span.tool),
+        no[span.service or None],
+        no[span.task_id],
+        no[span.task_name],
+        no[span.task_parent_id],
+        no[span.task_state],
+        no[span.agent],
+        no[span.model],
+        no[span.tool],
         span.input_tokens,
         span.output_tokens,
         span.cached_tokens,
         nano(span.cost),
-        no(span.user_id),
-        no(span.conversation_id),
-        no(span.session_name),
-        no(span.title),
-        no(span.outcome),
+        no[span.user_id],
+        no[span.conversation_id],
+        no[span.session_name],
+        no[span.title],
+        no[span.outcome],
     )
 
 
@@ -208,7 +209,7 @@ def stored_row(row: Sequence[Any], words: Mapping[int | None, str | None]) -> Sp
     )
 
 
-def log_row(log: LogRecord, row_id: int, session: int | None, no: Intern) -> tuple[Any, ...]:
+def log_row(log: LogRecord, row_id: int, session: int | None, no: Numbers) -> tuple[Any, ...]:
     """Return the row of a log record, in the order of LOG_COLUMNS."""
     return (
         row_id,
@@ -220,14 +221,14 @@ def log_row(log: LogRecord, row_id: int, session: int | None, no: Intern) -> tup
         log.severity,
         (0 if log.hint is None else OWN) | (TURN if log.turn else 0),
         _CATEGORY_NO.get(log.category),
-        no(log.event_name or None),
-        no(log.service or None),
-        no(log.model),
+        no[log.event_name or None],
+        no[log.service or None],
+        no[log.model],
         log.input_tokens,
         log.output_tokens,
         log.cached_tokens,
         nano(log.cost),
-        no(log.user_id),
+        no[log.user_id],
     )
 
 
@@ -263,9 +264,9 @@ def bounded(record: RecordT) -> RecordT:
 
     Times are cut at the year 2262; counts and costs beyond all sense become None.
     """
-    times = (record.start, record.end or 0) if isinstance(record, SpanRecord) else (record.time,)
+    last = record.time if isinstance(record, LogRecord) else max(record.start, record.end or 0)
     usage = (record.input_tokens, record.output_tokens, record.cached_tokens)
-    if max(times) <= _MAX_TIME and all(map(_is_count, usage)) and _is_cost(record.cost):
+    if last <= _MAX_TIME and (usage == _UNKNOWN or all(map(_is_count, usage))) and _is_cost(record.cost):
         return record
     tokens = dict(zip(("input_tokens", "output_tokens", "cached_tokens"), usage, strict=True))
     changes: dict[str, Any] = {name: value if _is_count(value) else None for name, value in tokens.items()}

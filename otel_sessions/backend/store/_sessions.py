@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from otel_sessions.backend import resolve
@@ -57,7 +58,7 @@ def session_record(row: tuple[Any, ...], idle_before: int = 0) -> SessionRecord:
 
 
 def _stored_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
-    values: list[Any] = [getattr(record, name) for name in SessionRecord.__slots__]
+    values: list[Any] = list(_fields(record))
     values[_AGENTS] = json.dumps(record.agents)
     values[_MODELS] = json.dumps(record.models)
     values[_STATE] = _stored_state(record)
@@ -112,6 +113,11 @@ class Sessions:
         self.by_no(no)
         self._recount.add(no)
 
+    def remaining(self, numbers: Iterable[int]) -> list[SessionState]:
+        """Return those sessions that still exist."""
+        found = (self._by_no.get(no) for no in numbers)
+        return [session for session in found if session is not None]
+
     def counted_anew(self) -> set[int]:
         """Return which sessions are counted anew in this transaction."""
         return set(self._recount)
@@ -162,6 +168,10 @@ class Sessions:
         self._trim()
         return changed, gone
 
+    def count_missing_parents(self, session: SessionState) -> int:
+        """Return how many parents its spans name that are not stored."""
+        return self._rows_in("missing_parents", session)
+
     def note_members(
         self, session: SessionState, spans: Sequence[SpanRecord], logs: Sequence[LogRecord]
     ) -> None:
@@ -173,7 +183,7 @@ class Sessions:
         tasks = {span.task_id for span in spans if span.task_id is not None}
         session.traces += self._note(session, "session_traces", traces - session.known_traces)
         session.tasks += self._note(
-            session, "session_tasks", map(self._names.number, tasks - session.known_tasks)
+            session, "session_tasks", map(self._names.numbers.__getitem__, tasks - session.known_tasks)
         )
         _learn(session.known_traces, traces)
         _learn(session.known_tasks, tasks)
@@ -291,7 +301,8 @@ def _learn(known: set[T], new: set[T]) -> None:
 
 
 def _same(new: SessionRecord, old: SessionRecord) -> bool:
-    return all(getattr(new, name) == getattr(old, name) for name in _COMPARED)
+    return _compared(new) == _compared(old)
 
 
-_COMPARED: Final = tuple(name for name in SessionRecord.__slots__ if name != "revision")
+_fields = attrgetter(*SessionRecord.__slots__)
+_compared = attrgetter(*(name for name in SessionRecord.__slots__ if name != "revision"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, Final
 
 from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
@@ -170,17 +171,22 @@ class Tally:
                 keep = sorted(listed.items(), key=lambda item: (item[1], item[0]))[:LISTED]
                 listed.clear()
                 listed.update(keep)
-        return json.dumps([_plain(getattr(self, f.name)) for f in fields(self)], separators=(",", ":"))
+        return _encode([*_plain(self), _usage(self.span_usage), _usage(self.log_usage)])
 
     @classmethod
     def from_json(cls, text: str) -> Tally:
         """Return the tally that `to_json` wrote."""
-        tally = cls()
-        for f, value in zip(fields(cls), json.loads(text), strict=True):
-            setattr(tally, f.name, _rich(f.name, value))
+        *plain, span_usage, log_usage = json.loads(text)
+        tally = cls(span_usage=Usage(*span_usage), log_usage=Usage(*log_usage))
+        for name, value in zip(_PLAIN, plain, strict=True):
+            setattr(tally, name, tuple(value) if isinstance(value, list) else value)
         return tally
 
 
+_PLAIN: Final = tuple(f.name for f in fields(Tally) if f.name not in ("span_usage", "log_usage"))
+_plain = attrgetter(*_PLAIN)
+_usage = attrgetter(*(f.name for f in fields(Usage)))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _USAGE: Final = frozenset({"model", "embedding"})
 _ERROR: Final = 2
 
@@ -221,13 +227,3 @@ def _first(firsts: dict[str, int], name: str, start: int) -> None:
     known = firsts.get(name)
     if known is None or start < known:
         firsts[name] = start
-
-
-def _plain(value: Any) -> Any:
-    return [getattr(value, f.name) for f in fields(value)] if isinstance(value, Usage) else value
-
-
-def _rich(name: str, value: Any) -> Any:
-    if name in ("span_usage", "log_usage"):
-        return Usage(*value)
-    return tuple(value) if isinstance(value, list) else value

@@ -74,8 +74,10 @@ class Writer:
                 self._save_lives(runs, timeline, gauges, bases)
                 self._save_chunks(kept, bodies, first_chunk, placing)
                 rows = self._rows(placing, revision)
+                left = self._moves.left | placing.left
                 changed, gone = self._sessions.save(revision, rows)
-            return Changes(tuple(changed), rows, tuple(gone))
+            shrunk = tuple(record.id for record in self._sessions.remaining(left))
+            return Changes(tuple(changed), rows, tuple(gone), shrunk)
         except BaseException:
             self._forget()
             raise
@@ -228,6 +230,9 @@ class ChangedRows(Mapping[str, "tuple[SpanRow, ...]"]):
 
     def __getitem__(self, session_id: str) -> tuple[SpanRow, ...]:
         return tuple(public_row(span, self._revision) for span in self._spans[session_id])
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._spans
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
