@@ -10,20 +10,18 @@ tell no content, pass too.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
 
 __all__ = ["guard_middleware", "host_is_ours", "origin_is_ours"]
 
 _OPEN_PREFIXES: Final = ("/v1/", "/v1development/")
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def guard_middleware(hosts: Collection[str]) -> Middleware:
