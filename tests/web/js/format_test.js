@@ -163,7 +163,7 @@ Deno.test("completeness is claimed only where it is known", () => {
     return [look, word, note];
   };
   assert.deepEqual(words({}), ["complete", "Complete", "4 of 4 spans"]);
-  assert.deepEqual(words({ missing_spans: null }), ["unknown", "Completeness unknown", "4 spans here"]);
+  assert.deepEqual(words({ missing_spans: null }), ["untold", "Completeness unknown", "4 spans here"]);
   assert.deepEqual(words({ missing_spans: 1 }, { queue_full: 1 }), [
     "missing",
     "1 span missing",

@@ -16,6 +16,8 @@ import {
   visibleRows,
 } from "../../../otel_sessions/backend/web/static/js/rows.js";
 
+/** @type {ReadonlySet<number>} */
+const NONE = new Set();
 const TRACE = "0af7651916cd43dd8448eb211c80319c";
 
 /**
@@ -175,16 +177,16 @@ Deno.test("offsets of a delta count from its own base", () => {
 Deno.test("a collapsed row hides all below it and nothing else", () => {
   const table = grown(FAMILY);
   const b = table.rowOf("b");
-  assert.deepEqual(drawn(table, visibleRows(table, new Set([b]))), ["a", "  b", "  d"]);
-  assert.deepEqual(drawn(table, visibleRows(table, new Set([table.rowOf("a"), b]))), ["a"]);
-  assert.deepEqual(drawn(table, visibleRows(table, parents(table, 1))), ["a", "  b", "  d"]);
+  assert.deepEqual(drawn(table, visibleRows(table, new Set([b]), NONE)), ["a", "  b", "  d"]);
+  assert.deepEqual(drawn(table, visibleRows(table, new Set([table.rowOf("a"), b]), NONE)), ["a"]);
+  assert.deepEqual(drawn(table, visibleRows(table, parents(table, 1), NONE)), ["a", "  b", "  d"]);
 });
 
 Deno.test("revealing a row opens its ancestors and no other", () => {
   const table = grown([...FAMILY, { id: "e", parent: "d", start: 6 }]);
   const [a, b, c, d] = ["a", "b", "c", "d"].map((id) => table.rowOf(id));
   assert.deepEqual([...revealed(table, new Set([a, b, d]), c)], [d]);
-  assert.equal(shownFor(table, visibleRows(table, new Set([a])), c), a);
+  assert.equal(shownFor(table, visibleRows(table, new Set([a]), NONE), c), a);
 });
 
 Deno.test("every row knows its place among its siblings", () => {
@@ -219,6 +221,51 @@ Deno.test("next and previous go round", () => {
   assert.deepEqual(walk.map((row) => table.id[row]), ["b", "d", "b"]);
   assert.equal(table.id[nextRow(table.order, table.rowOf("b"), -1, bad)], "d");
   assert.equal(nextRow(table.order, -1, 1, () => false), -1);
+});
+
+Deno.test("repeats of a small step are one row until they are opened", () => {
+  const repeats = Array.from(
+    { length: 7 },
+    (_, i) => ({ id: `r${i}`, parent: "a", start: 10 + i, name: "stat", duration: 2 }),
+  );
+  const table = grown([{ id: "a", name: "root" }, { id: "b", parent: "a", name: "read" }, ...repeats]);
+  const first = table.rowOf("r0");
+  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)), ["a", "  b", "  r0"]);
+  assert.deepEqual([table.repeats[first], table.together[first], table.reach[first]], [7, 14, 18]);
+  assert.equal(visibleRows(table, NONE, new Set([first])).length, 9);
+  assert.equal(shownFor(table, visibleRows(table, NONE, NONE), table.rowOf("r5")), first);
+});
+
+Deno.test("what failed, is open, has children or a name of its own is never folded away", () => {
+  const odd = [{ status: 2 }, { flags: Flag.OPEN, duration: null }, { name: "other" }, { id: "up" }];
+  const spans = Array.from({ length: 4 * 5 }, (_, i) => ({
+    id: `r${String(i).padStart(2, "0")}`,
+    parent: "a",
+    start: i,
+    name: "stat",
+    ...(i % 5 === 4 ? odd[(i - 4) / 5] : {}),
+  }));
+  const table = grown([{ id: "a" }, ...spans, { id: "kid", parent: "up", start: 30 }]);
+  assert.equal(visibleRows(table, NONE, NONE).length, table.order.length); // four in a row are too few to fold
+  merge(table, delta([{ id: "r045", parent: "a", start: 4.5, name: "stat" }]));
+  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)).slice(0, 7), [
+    "a",
+    "  r00",
+    "  r01",
+    "  r02",
+    "  r03",
+    "  r04",
+    "  r045",
+  ]);
+  assert.equal(visibleRows(table, NONE, NONE).length, table.order.length - 4);
+});
+
+Deno.test("a repeat that turns out to have failed gets its own row", () => {
+  const repeats = Array.from({ length: 6 }, (_, i) => ({ id: `r${i}`, start: i, name: "stat" }));
+  const table = grown(repeats);
+  assert.equal(visibleRows(table, NONE, NONE).length, 1);
+  merge(table, delta([{ id: "r5", start: 5, name: "stat", status: 2 }]));
+  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)), ["r0", "r5"]);
 });
 
 Deno.test("find looks into names in any script, and takes a whole id", () => {

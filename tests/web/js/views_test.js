@@ -8,8 +8,12 @@ import { paired } from "../../../otel_sessions/backend/web/static/js/transcript.
 const task = (id, parent_id, started_at) => ({ id, parent_id, started_at });
 /** @param {number} seconds @param {string} state @returns {any} */
 const entry = (seconds, state) => ({ at: `${seconds}000000000`, state, detail: null, root_id: "r" });
-/** @param {string} kind @param {string | null} call_id @returns {any} */
-const item = (kind, call_id) => ({ kind, call_id });
+/** @param {string} call_id @param {string | null} name @returns {any} */
+const call = (call_id, name) => ({ kind: "tool_call", call_id, name });
+/** @param {string} call_id @param {string | null} name @returns {any} */
+const result = (call_id, name) => ({ kind: "tool_result", call_id, name });
+/** @type {any} */
+const said = { kind: "assistant", call_id: null, name: null };
 
 Deno.test("tasks stand under their parents, and none is hidden", () => {
   const lines = nested([
@@ -45,17 +49,29 @@ Deno.test("a session without any event is drawn as inferred, not as running", ()
 });
 
 Deno.test("a result joins its call, wherever it comes, and one without a call stands alone", () => {
-  const cards = paired([
-    item("tool_call", "1"),
-    item("assistant", null),
-    item("tool_result", "1"),
-    item("tool_result", "9"),
-    item("tool_result", "1"),
-  ]);
+  const cards = paired([call("1", "a"), said, result("1", "a"), result("9", "a"), result("1", "a")]);
   assert.deepEqual(cards.map((c) => [c.item.kind, c.result?.kind ?? null]), [
     ["tool_call", "tool_result"],
     ["assistant", null],
     ["tool_result", null],
     ["tool_result", null],
+  ]);
+});
+
+Deno.test("an id that several calls bear never gives one the result of another", () => {
+  const cards = paired([
+    call("1", "flights"),
+    call("1", "hotels"),
+    result("1", "hotels"),
+    result("1", null),
+    call("1", "rain"),
+    result("1", "sun"),
+    result("1", null),
+  ]);
+  assert.deepEqual(cards.map((c) => [c.item.name, c.result ? c.result.name : "-"]), [
+    ["flights", null],
+    ["hotels", "hotels"],
+    ["rain", null],
+    ["sun", "-"],
   ]);
 });

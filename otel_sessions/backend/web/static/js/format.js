@@ -179,7 +179,7 @@ export function shownState(s, now) {
   if (s.state === "ended") return endedState(s.outcome, s.end_reason);
   const heard = toMs(s.last_seen_at);
   const notes = {
-    running: "",
+    running: s.inferred ? "inferred" : "",
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
     stale: `no news for ${age(now - heard)}`,
     lost: `since ${when(heard, now)}`,
@@ -224,7 +224,7 @@ export function tokens(s) {
  */
 export function completeness(s, losses) {
   if (s.missing_spans === null) {
-    return { look: "unknown", word: "Completeness unknown", note: `${count(s.spans)} spans here` };
+    return { look: "untold", word: "Completeness unknown", note: `${count(s.spans)} spans here` };
   }
   const known = s.spans + s.missing_spans;
   if (s.missing_spans === 0) {
@@ -330,15 +330,26 @@ export function tickStep(span, most) {
 
 /**
  * How long a session took, or has taken so far: an open one that is heard lasts until now, one that is
- * not heard until its last sign of life. In ns.
+ * not heard until its last sign of life. In ns. Of an inferred one that is only a bound: its arrival is
+ * known, its end is not.
  *
  * @param {Session} s
  * @param {number} now Unix ms, by the server's clock
  */
 export function sessionDuration(s, now) {
   if (s.duration !== null) return Number(s.duration);
-  if (s.state === "running" || s.state === "waiting") return Math.max(0, now * 1e6 - Number(s.started_at));
+  if (isGrowing(s)) return Math.max(0, now * 1e6 - Number(s.started_at));
   return nsBetween(s.started_at, s.ended_at ?? s.last_seen_at);
+}
+
+/** Whether a session lasts until now. @param {Session} s */
+export function isGrowing(s) {
+  return s.duration === null && !s.inferred && (s.state === "running" || s.state === "waiting");
+}
+
+/** Whether the duration is only known to be at most so long. @param {Session} s */
+export function isBound(s) {
+  return s.duration === null && s.inferred;
 }
 
 /** Order of two ns strings. @param {Ns} a @param {Ns} b */

@@ -42,7 +42,7 @@ class Words {
   }
 }
 
-const NUMBERS = /** @type {const} */ (["start", "duration", "input", "output"]); // NaN: open, unknown
+const NUMBERS = /** @type {const} */ (["start", "duration", "input", "output", "together", "reach"]); // NaN: open, unknown
 const INDICES = /** @type {const} */ ([
   "trace",
   "parent",
@@ -58,6 +58,8 @@ const INDICES = /** @type {const} */ ([
   "children",
   "place",
   "siblings",
+  "head",
+  "repeats",
 ]);
 
 /** The columns of a session's spans, and the order in which they are drawn. */
@@ -103,6 +105,12 @@ export class Table {
   /** How many rows have this one as their parent. */ children = new Int32Array(0);
   /** Place among its siblings, from 1. */ place = new Int32Array(0);
   siblings = new Int32Array(0);
+  /** First row of the repeats it belongs to, −1 for none. */
+  head = new Int32Array(0);
+  /** Of such a first row: how many there are, how long they took together, and when the last one ended. */
+  repeats = new Int32Array(0);
+  together = new Float64Array(0);
+  reach = new Float64Array(0);
 
   /** @param {number} row */
   nameOf(row) {
@@ -164,6 +172,7 @@ export function tableOf(answer) {
   put(table, answer, answer.columns, (i) => (parent[i] < 0 ? "" : id[parent[i]]));
   table.revision = answer.revision;
   arrange(table);
+  fold(table);
   return table;
 }
 
@@ -177,6 +186,7 @@ export function merge(table, delta) {
   const changed = put(table, delta, delta.columns, (i) => delta.columns.parent_id[i]);
   table.revision = Math.max(table.revision, delta.revision);
   if (changed) arrange(table);
+  fold(table);
   return changed;
 }
 
@@ -381,14 +391,63 @@ function place(table) {
   }
 }
 
+const LEAST_REPEATS = 5;
+
 /**
- * The rows that are not inside a collapsed one, in tree order.
+ * Find repeats: neighbours that are the same small step again and again. They are drawn as one row that
+ * says how many, until it is opened; what failed, is open, or is more than a step always has its own.
+ *
+ * @param {Table} table
+ */
+export function fold(table) {
+  const { order, head, repeats, together, reach } = table;
+  const step = table.words.categories.add("step");
+  const small = (/** @type {number} */ row) =>
+    table.category[row] === step && table.children[row] === 0 && !table.failed(row) &&
+    !table.is(row, Flag.OPEN | Flag.PLACEHOLDER | Flag.EXCEPTION);
+  head.fill(-1, 0, table.n);
+  repeats.fill(0, 0, table.n);
+  for (let i = 0; i < order.length;) {
+    const first = order[i];
+    let to = i + 1;
+    if (small(first)) {
+      while (to < order.length && small(order[to]) && isSame(table, first, order[to])) to++;
+    }
+    if (to - i >= LEAST_REPEATS) {
+      repeats[first] = to - i;
+      together[first] = 0;
+      reach[first] = -Infinity;
+      for (let k = i; k < to; k++) {
+        const row = order[k];
+        head[row] = first;
+        together[first] += table.duration[row];
+        reach[first] = Math.max(reach[first], table.start[row] + table.duration[row]);
+      }
+    }
+    i = to;
+  }
+}
+
+/** @param {Table} table @param {number} a @param {number} b */
+function isSame(table, a, b) {
+  return table.name[a] === table.name[b] && table.parent[a] === table.parent[b] &&
+    table.label[a] === table.label[b];
+}
+
+/** Whether a row lies inside repeats that are not open. @param {Table} table @param {ReadonlySet<number>} unfolded @param {number} row */
+function isFolded(table, unfolded, row) {
+  const first = table.head[row];
+  return first >= 0 && first !== row && !unfolded.has(first);
+}
+
+/**
+ * The rows that are neither inside a collapsed one nor folded into the first of their repeats, in tree order.
  *
  * @param {Table} table
  * @param {ReadonlySet<number>} collapsed
+ * @param {ReadonlySet<number>} unfolded
  */
-export function visibleRows(table, collapsed) {
-  if (collapsed.size === 0) return table.order;
+export function visibleRows(table, collapsed, unfolded) {
   const rows = new Int32Array(table.order.length);
   let length = 0;
   let hiddenBelow = Infinity;
@@ -396,7 +455,7 @@ export function visibleRows(table, collapsed) {
     const depth = table.depth[row];
     if (depth > hiddenBelow) continue;
     hiddenBelow = collapsed.has(row) ? depth : Infinity;
-    rows[length++] = row;
+    if (!isFolded(table, unfolded, row)) rows[length++] = row;
   }
   return rows.subarray(0, length);
 }
@@ -420,6 +479,7 @@ export function revealed(table, collapsed, row) {
 /** The row itself, or the nearest ancestor that is visible. @param {Table} table @param {Int32Array} visible @param {number} row */
 export function shownFor(table, visible, row) {
   const shown = new Set(visible);
+  if (!shown.has(row) && shown.has(table.head[row])) return table.head[row];
   for (let guard = table.n; row >= 0 && guard > 0 && !shown.has(row); guard--) row = table.parent[row];
   return row;
 }

@@ -78,10 +78,10 @@ function Hit({ hit, q }) {
         detail: "1",
       })}><${Text}
         value=${hit.session_name ?? hit.session} /></a> · <${Ago} ns=${hit.start} /></span>
-      ${hit.snippet
+      ${hit.snippet && hit.snippet !== hit.name
         ? html`
           <p class="mono">
-            <${Marked} text=${hit.snippet} q=${q} />
+            <${Marked} text=${hit.snippet && hit.snippet !== hit.name} q=${q} />
           </p>
         `
         : null}

@@ -12,6 +12,9 @@ import {
   completeness,
   cost,
   count,
+  isBound,
+  isGrowing,
+  nsBetween,
   plural,
   sessionDuration,
   sessionName,
@@ -22,6 +25,7 @@ import { listen, setServerTime, stream } from "./live.js";
 import { adjust } from "./nav.js";
 import { Ago, Copy, Count, Duration, Failure, Skeleton, State, Text } from "./parts.js";
 import { merge, tableOf } from "./rows.js";
+import { extent } from "./scale.js";
 import { epoch, now, query } from "./state.js";
 import { TasksView } from "./tasks.js";
 import { Strip, TimelineView } from "./timeline.js";
@@ -41,13 +45,13 @@ class OpenedSession {
     this.table = signal(/** @type {Table | null} */ (null));
     /** Grows with every change of the table, which is changed in place. */
     this.version = signal(0);
-    /** Grows when the tree changed, and not only values in rows. */
-    this.shape = signal(0);
     this.problem = signal(/** @type {Problem | null} */ (null));
     this.rowsProblem = signal(/** @type {Problem | null} */ (null));
     this.gone = signal(false);
     /** @type {Signal<ReadonlySet<number>>} */
     this.collapsed = signal(/** @type {ReadonlySet<number>} */ (new Set()));
+    /** First rows of repeats that are open. @type {Signal<ReadonlySet<number>>} */
+    this.unfolded = signal(/** @type {ReadonlySet<number>} */ (new Set()));
     /** @type {RowsDelta[]} */
     this.deltas = [];
     this.frame = 0;
@@ -101,8 +105,8 @@ class OpenedSession {
         /** @type {RowsAnswer} */ (await get(url(["sessions", this.id, "rows"]), this.abort.signal));
       this.table.value = tableOf(answer);
       this.collapsed.value = new Set();
+      this.unfolded.value = new Set();
       this.version.value++;
-      this.shape.value++;
       this.rowsProblem.value = null;
       await this.#catchUp();
     } catch (error) {
@@ -151,14 +155,12 @@ class OpenedSession {
     const table = this.table.peek();
     if (!table) return;
     const own = this.detail.peek()?.id;
-    let reshaped = false;
     for (const delta of this.deltas) {
       if (delta.revision >= table.revision && (!own || delta.session === own)) {
-        reshaped = merge(table, delta) || reshaped;
+        merge(table, delta);
       }
     }
     this.deltas = [];
-    if (reshaped) this.shape.value++;
     this.version.value++;
   }
 }
@@ -195,7 +197,7 @@ export function SessionPage({ id }) {
   }
   return html`
     <main class="fill">
-      <${Head} session=${s} />
+      <${Head} session=${s} lasting=${lasting(opened, s)} />
       ${opened.problem.value
         ? html`<${Failure} problem=${opened.problem.value} retry=${() => opened.read()} />`
         : null}
@@ -209,10 +211,22 @@ export function SessionPage({ id }) {
   `;
 }
 
-/** @param {{ session: SessionDetail }} props */
-function Head({ session: s }) {
-  const growing = s.duration === null && (s.state === "running" || s.state === "waiting");
-  const lasting = sessionDuration(s, growing ? now.value : 0);
+/**
+ * How long it took. Of an inferred session its spans tell more than their arrival does: from the first
+ * start to the last end that is known.
+ *
+ * @param {OpenedSession} opened
+ * @param {SessionDetail} s
+ */
+function lasting(opened, s) {
+  const table = opened.version.value && opened.table.value;
+  if (!table || !isBound(s)) return sessionDuration(s, isGrowing(s) ? now.value : 0);
+  const [from, to] = extent(table, nsBetween(table.base, s.last_seen_at));
+  return to - from;
+}
+
+/** @param {{ session: SessionDetail, lasting: number }} props */
+function Head({ session: s, lasting }) {
   const whole = completeness(s, s.losses);
   const n = tokens(s);
   const given = s.session_id ?? s.id;
@@ -230,13 +244,12 @@ function Head({ session: s }) {
         : html`<span class="unknown">unknown</span>`}</${Fact}>
       ${s.user_id
         ? html`
-          <${Fact} name="User">
-            <${Text} value=${s.user_id} />
-            </${Fact}>
+          <${Fact}
+            name="User"><span class="long" title=${s.user_id}><${Text} value=${s.user_id} /></span></${Fact}>
         `
         : null}
       <${Fact} name="Started"><${Ago} ns=${s.started_at} /></${Fact}>
-      <${Fact} name="Duration"><${Duration} ns=${lasting} /></${Fact}>
+      <${Fact} name=${isBound(s) ? "Spans cover" : "Duration"}><${Duration} ns=${lasting} /></${Fact}>
       ${s.runs_count > 1 ? html`<${Fact} name="Runs">${count(s.runs_count)}</${Fact}>` : null}
       ${s.tasks_count ? html`<${Fact} name="Tasks">${count(s.tasks_count)}</${Fact}>` : null}
       ${s.turns ? html`<${Fact} name="Turns">${count(s.turns)}</${Fact}>` : null}

@@ -10,6 +10,8 @@ import {
   cost,
   count,
   duration,
+  isBound,
+  isGrowing,
   plural,
   sessionDuration,
   sessionName,
@@ -25,6 +27,7 @@ import { Ago, Copy, Count, Failure, Glyph, Skeleton, State, Text, Unknown } from
 import { book, epoch, now, place, query, sessionHref } from "./state.js";
 
 const PAGE = 100; // sessions a reading
+const BOUND = "From the first span to the last arrival; nothing told when it ended";
 const REFRESH_DELAY = 1000; // ms; counts, and rows that only the server can match, are read at most so often
 
 /** The filter of the list shown: null until the first answer. @type {string | null} */
@@ -218,7 +221,7 @@ function Chips() {
 
 function List() {
   const ids = book.order.value;
-  const longest = Math.max(1, ...ids.map((id) => sessionDuration(book.row(id).peek(), now.peek())));
+  const longest = longestOf(ids);
   return html`
     <div class=${`card list ${loading.value ? "dimmed" : ""}`}>
       <table role="table">
@@ -240,6 +243,12 @@ function List() {
   `;
 }
 
+/** The longest known duration, which fills a bar. @param {string[]} ids */
+function longestOf(ids) {
+  return ids.map((id) => book.row(id).peek()).filter((s) => !isBound(s))
+    .reduce((longest, s) => Math.max(longest, sessionDuration(s, now.peek())), 1);
+}
+
 /** @param {{ id: string, longest: number }} props */
 function Row({ id, longest }) {
   const s = book.row(id).value;
@@ -252,9 +261,11 @@ function Row({ id, longest }) {
         ? html`<span class="muted">merged or removed</span>`
         : html`<${State} session=${s} />`}</td>
       <td role="cell"
-        class="name"><a class="open" href=${sessionHref(id)}><b><${Text} value=${sessionName(s)} /></b>${title
-          ? html`<span class="title"><${Text} value=${title} /></span>`
-          : null}</a></td>
+        class="name"><a class="open" href=${sessionHref(id)}><b><${Text} value=${sessionName(
+          s,
+        )} /></b>${s.session_id === null
+          ? html`<span class="tag kind" title="These spans bear no session id: their trace is the session">trace</span>`
+          : null}${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}</a></td>
       <td role="cell" class="wide">${s.service
         ? html`<span class="tag"><${Text} value=${s.service} /></span>`
         : html`<${Unknown} />`}</td>
@@ -284,8 +295,9 @@ function tokenTitle(s) {
 
 /** How long, as figure and as bar; redrawn each second only while it grows. @param {{ session: Session, longest: number }} props */
 function Lasting({ session: s, longest }) {
-  const growing = s.duration === null && (s.state === "running" || s.state === "waiting");
+  const growing = isGrowing(s);
   const ns = sessionDuration(s, growing ? now.value : 0);
+  if (isBound(s)) return html`<span class="muted" title=${BOUND}>≤ ${duration(ns)}</span>`;
   // Sessions last from milliseconds to hours: only a logarithm shows both.
   const share = Math.log10(1 + ns / 1e8) / Math.log10(1 + Math.max(longest, ns) / 1e8);
   return html`

@@ -3,7 +3,7 @@ import { html, useEffect } from "../vendor/preact-11.2.0.js";
 import { url } from "./api.js";
 import { count, pretty } from "./format.js";
 import { stream } from "./live.js";
-import { Ago, Failure, Skeleton, Text, Unknown, useAnswer } from "./parts.js";
+import { Ago, Duration, Failure, Skeleton, Text, Unknown, useAnswer } from "./parts.js";
 
 const REFRESH = 5000; // ms
 
@@ -26,7 +26,9 @@ export function StatusPage() {
     }</main>`;
   }
   const groups = Object.entries(status).filter(([, value]) => isGroup(value));
-  const single = Object.entries(status).filter(([name, value]) => !isGroup(value) && name !== "event_id");
+  const single = Object.entries(status).filter(([name, value]) =>
+    !isGroup(value) && name !== "event_id" && name !== "now"
+  );
   return html`
     <main>
       <div class="head"><h1>Status</h1></div>
@@ -86,6 +88,7 @@ function Value({ name, value }) {
   if (typeof value === "string" && /_at$/.test(name) && /^\d{16,}$/.test(value)) {
     return html`<${Ago} ns=${value} />`;
   }
+  if (typeof value === "string" && /^\d{9,}$/.test(value)) return html`<${Duration} ns=${Number(value)} />`;
   return html`<${Text} value=${pretty(value)} />`;
 }
 
@@ -102,5 +105,5 @@ function bytes(n) {
 
 /** @param {string} name */
 function words(name) {
-  return name.replaceAll("_", " ");
+  return name.includes(".") ? name : name.replaceAll("_", " "); // the names of metrics are others' names
 }

@@ -52,6 +52,9 @@ function untilMs(s, at) {
 
 /** The strip over the page. @param {{ session: SessionDetail }} props */
 export function Strip({ session: s }) {
+  if (!s.timeline.length && s.duration === null) {
+    return html`<p class="axis">Inferred from spans: no life cycle event was seen, so nothing told whether it ended.</p>`;
+  }
   const start = toMs(s.started_at);
   const until = untilMs(s, s.state === "ended" || s.state === "idle" ? 0 : now.value);
   const parts = stretches(s.timeline, { start, until, state: s.state });
@@ -79,10 +82,6 @@ export function Strip({ session: s }) {
       ? html`<span class="told" style=${{ insetInlineStart: `${placeOf(told.from)}%` }}>${
         wordOf(told.state).toLowerCase()
       } ${duration((told.to - told.from) * 1e6)} from ${clock(told.from)}</span>`
-      : s.inferred
-      ? html`<span class="told" style=${{
-        insetInlineStart: "20%",
-      }}>inferred from spans: no life cycle event was seen</span>`
       : null}<span>${end}</span></div>
   `;
 }

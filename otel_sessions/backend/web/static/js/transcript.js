@@ -10,6 +10,7 @@ import { Failure, Skeleton, Text, Time } from "./parts.js";
 import { sessionHref } from "./state.js";
 
 const LONG = 1500; // characters shown of a long text until it is asked for
+const LONG_SYSTEM = 320; // of instructions, which say the same in every call
 const NEWS_PAUSE = 700; // ms
 
 /** @type {Record<TranscriptItem["kind"], string>} */
@@ -22,28 +23,40 @@ const WORDS = {
   event: "event",
 };
 
+/** @typedef {{ item: TranscriptItem, result: TranscriptItem | null }} Card */
+
 /**
- * Calls with the results that answer them; a result without its call stands alone.
+ * Calls with the results that answer them. Frameworks number calls anew in every conversation, so an id
+ * alone does not tell whose result it is: where the names differ, or the choice is open, it stands alone.
  *
  * @param {TranscriptItem[]} items
- * @returns {{ item: TranscriptItem, result: TranscriptItem | null }[]}
+ * @returns {Card[]}
  */
 export function paired(items) {
-  /** @type {Map<string, { item: TranscriptItem, result: TranscriptItem | null }>} */
-  const open = new Map();
-  /** @type {{ item: TranscriptItem, result: TranscriptItem | null }[]} */
+  /** @type {Card[]} */
   const cards = [];
+  /** @type {Card[]} */
+  let open = [];
   for (const item of items) {
-    const call = item.kind === "tool_result" && item.call_id ? open.get(item.call_id) : undefined;
-    if (call && call.result === null) {
+    const call = item.kind === "tool_result" ? callOf(open, item) : null;
+    if (call) {
       call.result = item;
+      open = open.filter((card) => card !== call);
       continue;
     }
     const card = { item, result: null };
     cards.push(card);
-    if (item.kind === "tool_call" && item.call_id) open.set(item.call_id, card);
+    if (item.kind === "tool_call") open.push(card);
   }
   return cards;
+}
+
+/** @param {Card[]} open @param {TranscriptItem} result */
+function callOf(open, result) {
+  const same = open.filter(({ item }) => result.call_id && item.call_id === result.call_id);
+  const named = same.filter(({ item }) => item.name === result.name);
+  if (named.length) return named[0];
+  return result.name === null && same.length === 1 ? same[0] : null;
 }
 
 /** Items as cards. @param {{ items: TranscriptItem[], session: string, linked?: boolean }} props */
@@ -72,7 +85,7 @@ function Message({ item, result, session, linked }) {
           ? html`<${Time} ns=${item.at} text=${clockMs(toMs(item.at)).slice(0, 10)} />`
           : "time unknown"}${to ? html`${" "}<a class="link" href=${to}>span</a>` : null}</span>
       </header>
-      <${Body} value=${item.text} />
+      <${Body} value=${item.text} least=${item.kind === "system" ? LONG_SYSTEM : LONG} />
       <${Body} value=${item.arguments} code />
       <${Body} value=${item.result} code />
       ${result
@@ -94,13 +107,13 @@ function Verdict({ ok, of }) {
   return ok ? html`<span class="ok">✓ ok</span>` : html`<span class="err">! failed</span>`;
 }
 
-/** Text, or a value laid out as JSON; the long are cut until asked for. @param {{ value: unknown, code?: boolean }} props */
-function Body({ value, code }) {
+/** Text, or a value laid out as JSON; the long are cut until asked for. @param {{ value: unknown, code?: boolean, least?: number }} props */
+function Body({ value, code, least = LONG }) {
   const all = useSignal(false);
   const text = pretty(value);
   if (!text) return null;
-  const cut = text.length > LONG * 1.2 && !all.value;
-  const shown = cut ? text.slice(0, LONG) : text;
+  const cut = text.length > least * 1.2 && !all.value;
+  const shown = cut ? text.slice(0, least) : text;
   return html`<div class=${code ? "body mono" : "body"} dir="auto"><${Text} value=${shown} />${
     cut
       ? html`… <button class="plain link" onClick=${() => (all.value = true)}>all ${

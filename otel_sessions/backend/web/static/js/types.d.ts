@@ -285,6 +285,6 @@ export interface Connection {
 /** What the waterfall needs of an opened session. */
 export interface OpenedView {
   version: Signal<number>;
-  shape: Signal<number>;
   collapsed: Signal<ReadonlySet<number>>;
+  unfolded: Signal<ReadonlySet<number>>;
 }

@@ -7,7 +7,7 @@
  * @import { SessionDetail } from "./types.d.ts"
  */
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useSignal } from "../vendor/preact-11.2.0.js";
-import { compact, count, duration, nsBetween, plural, tickLabel } from "./format.js";
+import { compact, count, duration, isGrowing, nsBetween, plural, tickLabel } from "./format.js";
 import { useKeys } from "./keys.js";
 import { Minimap } from "./minimap.js";
 import { adjust, remember, remembered } from "./nav.js";
@@ -26,13 +26,13 @@ const TICK_WIDTH = 84; // px: a label and some air
 
 /** Until when an open span is known to have been open, as an offset. @param {SessionDetail} s @param {string} base @param {number} at Unix ms */
 function openUntil(s, base, at) {
-  if (s.state === "running" || s.state === "waiting") return at * 1e6 - Number(base);
+  if (isGrowing(s)) return at * 1e6 - Number(base);
   return nsBetween(base, s.state === "ended" ? s.ended_at ?? s.last_seen_at : s.last_seen_at);
 }
 
 /** What an open span is called, by what is known of its session. @param {SessionDetail} s */
 function openWord(s) {
-  if (s.state === "running" || s.state === "waiting") return "open";
+  if (isGrowing(s)) return "open";
   return s.state === "ended" ? "never ended" : s.state;
 }
 
@@ -45,12 +45,17 @@ export function Waterfall({ opened, table, session }) {
   const squeeze = useSignal(false);
   const arrived = useSignal(0);
   const version = opened.version.value;
-  const shape = opened.shape.value;
   const collapsed = opened.collapsed.value;
-  const live = session.state === "running" || session.state === "waiting";
+  const unfolded = opened.unfolded.value;
+  const live = isGrowing(session);
   const until = openUntil(session, table.base, live ? now.value : 0);
 
-  const visible = useMemo(() => visibleRows(table, collapsed), [table, shape, collapsed]);
+  const visible = useMemo(() => visibleRows(table, collapsed, unfolded), [
+    table,
+    version,
+    collapsed,
+    unfolded,
+  ]);
   const whole = useMemo(() => {
     const [from, to] = extent(table, until);
     return /** @type {[number, number]} */ ([from, live ? Math.max(to, until) : to]);
@@ -78,7 +83,9 @@ export function Waterfall({ opened, table, session }) {
   const reveal = (row) => {
     const open = revealed(table, opened.collapsed.peek(), row);
     if (open.size !== opened.collapsed.peek().size) opened.collapsed.value = open;
-    const at = visibleRows(table, open).indexOf(row);
+    const first = table.head[row];
+    if (first >= 0 && first !== row) opened.unfolded.value = new Set(opened.unfolded.peek()).add(first);
+    const at = visibleRows(table, open, opened.unfolded.peek()).indexOf(row);
     const box = scroller.current;
     if (box && at >= 0) box.scrollTop = scrollTo(at, box.scrollTop, box.clientHeight, ROW);
   };
@@ -90,10 +97,23 @@ export function Waterfall({ opened, table, session }) {
   };
   /** @param {number} row */
   const openDetail = (row) => adjust({ span: table.id[row], detail: "1" }, { push: !detail });
-  const toggle = (/** @type {number} */ row) => {
-    const next = new Set(collapsed);
+  /** Open or close what is below a row, or the repeats it stands for. @param {number} row */
+  const toggle = (row) => {
+    const set = table.repeats[row] ? opened.unfolded : opened.collapsed;
+    const next = new Set(set.peek());
     if (!next.delete(row)) next.add(row);
-    opened.collapsed.value = next;
+    set.value = next;
+  };
+  /** Undefined for a row that has nothing to open. @param {number} row */
+  const expanded = (row) =>
+    table.repeats[row] ? unfolded.has(row) : table.children[row] ? !collapsed.has(row) : undefined;
+  const collapseAll = () => {
+    opened.collapsed.value = parents(table, 1);
+    opened.unfolded.value = new Set();
+  };
+  const expandAll = () => {
+    opened.collapsed.value = new Set();
+    opened.unfolded.value = new Set(table.order.filter((row) => table.repeats[row] > 0));
   };
   /** @param {number} by */
   const step = (by) => {
@@ -127,16 +147,17 @@ export function Waterfall({ opened, table, session }) {
     pageUp: () => step(-page()),
     collapse: () => {
       if (selected < 0) return;
-      if (table.children[selected] && !collapsed.has(selected)) toggle(selected);
-      else select(table.parent[selected]);
+      const first = table.head[selected];
+      if (expanded(selected)) toggle(selected);
+      else select(first >= 0 && first !== selected ? first : table.parent[selected]);
     },
     expand: () => {
       if (selected < 0) return;
-      if (collapsed.has(selected)) toggle(selected);
-      else if (table.children[selected]) step(1);
+      if (expanded(selected) === false) toggle(selected);
+      else if (expanded(selected)) step(1);
     },
-    collapseAll: () => (opened.collapsed.value = parents(table, 1)),
-    expandAll: () => (opened.collapsed.value = new Set()),
+    collapseAll,
+    expandAll,
     open: () => selected >= 0 && openDetail(selected),
     back: () => (detail ? adjust({ detail: null }) : adjust({ span: null })),
     nextHit: () => select(nextRow(table.order, selected, 1, (row) => hits.has(row))),
@@ -204,9 +225,7 @@ export function Waterfall({ opened, table, session }) {
               html`
                 <${Row} key=${row} table=${table} row=${row} position=${position} scale=${scale}
                   until=${until} openWord=${openWord(session)}
-                  version=${version} selected=${row === selected} expanded=${table.children[row]
-                    ? !collapsed.has(row)
-                    : undefined}
+                  version=${version} selected=${row === selected} expanded=${expanded(row)}
                   hit=${hits.has(row)} dim=${finding !== "" &&
                     !hits.has(row)} select=${openDetail} toggle=${toggle} />
               `
@@ -360,6 +379,7 @@ function Row({ table, row, position, scale, until, openWord, selected, expanded,
   const missing = table.is(row, Flag.PLACEHOLDER);
   const open = table.is(row, Flag.OPEN);
   const bad = table.failed(row);
+  const folded = table.repeats[row] > 0 && expanded === false;
   const depth = table.depth[row];
   const classes = ["r", bad && "bad", missing && "missing", hit && "hit", dim && "dim"].filter(Boolean).join(
     " ",
@@ -387,7 +407,7 @@ function Row({ table, row, position, scale, until, openWord, selected, expanded,
         <${Notes} table=${table} row=${row} expanded=${expanded} />
       </span>
       <span class="track" role="gridcell"
-        aria-hidden="true"><${Bar} table=${table} row=${row} scale=${scale} until=${until} live=${openWord ===
+        aria-hidden="true"><${Bar} table=${table} row=${row} scale=${scale} until=${until} folded=${folded} live=${openWord ===
           "open"} /></span>
       <span class="d" role="gridcell">${missing
         ? ""
@@ -395,6 +415,10 @@ function Row({ table, row, position, scale, until, openWord, selected, expanded,
         ? html`<span class=${openWord === "open" ? "running" : "lost"} title=${
           duration(length)
         }>${openWord}</span>`
+        : folded
+        ? html`<span title=${`${count(table.repeats[row])} spans, together`}>Σ ${
+          duration(table.together[row])
+        }</span>`
         : duration(table.duration[row])}</span>
     </div>
   `;
@@ -406,23 +430,25 @@ function Notes({ table, row, expanded }) {
   const total = (table.input[row] || 0) + (table.output[row] || 0);
   const told = !Number.isNaN(table.input[row]) || !Number.isNaN(table.output[row]);
   const notes = [
+    table.repeats[row] && !expanded && `× ${count(table.repeats[row])}`,
     label && !table.nameOf(row).includes(label) && label,
     told && table.categoryOf(row) !== "session" && compact(total),
     ...FLAG_WORDS.map(([flag, word]) => table.is(row, flag) && word),
-    expanded === false && `+${count(table.children[row])}`,
+    expanded === false && !table.repeats[row] && `+${count(table.children[row])}`,
   ].filter(Boolean);
   return notes.length ? html`<small><${Text} value=${notes.join(" · ")} /></small>` : null;
 }
 
-/** @param {{ table: Table, row: number, scale: Scale, until: number, live: boolean }} props */
-function Bar({ table, row, scale, until, live }) {
+/** @param {{ table: Table, row: number, scale: Scale, until: number, live: boolean, folded: boolean }} props */
+function Bar({ table, row, scale, until, live, folded }) {
   const missing = table.is(row, Flag.PLACEHOLDER);
+  const end = folded ? table.reach[row] : missing ? table.start[row] : endOf(table, row, until);
   const from = Math.max(0, scale.at(table.start[row]));
-  const to = Math.min(1, scale.at(missing ? table.start[row] : endOf(table, row, until)));
+  const to = Math.min(1, scale.at(end));
   if (from > 1 || to < 0) return null;
-  const open = table.is(row, Flag.OPEN) ? (live ? "open" : "open cut") : "";
   const look = missing ? "k-missing" : table.failed(row) ? "k-bad" : `k-${table.categoryOf(row)}`;
-  return html`<i class=${`${look} ${open}`} style=${{
+  const form = folded ? "many" : table.is(row, Flag.OPEN) ? (live ? "open" : "open cut") : "";
+  return html`<i class=${`${look} ${form}`} style=${{
     left: `${from * 100}%`,
     width: `${Math.max(0, to - from) * 100}%`,
   }}></i>`;
