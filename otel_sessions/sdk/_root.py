@@ -185,6 +185,8 @@ class Root:
         self.span = span
         if context.is_valid:
             self.trace_id, self.span_id = context.trace_id, context.span_id
+            # The start event bears the very time of the root span.
+            self.started_at = getattr(span, "start_time", None) or self.started_at
         if collected is not None:
             self._handle = weakref.ref(handle, lambda _: collected(self))
         self._report()

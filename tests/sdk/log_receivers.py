@@ -105,6 +105,7 @@ class Receiver:
     accepted: list[bytes] = field(default_factory=list)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     connections: dict[Any, socket.socket] = field(default_factory=dict)
+    refuse: dict[str, Reply] = field(default_factory=dict)
     hang: threading.Event | None = None
     tls: ssl.SSLContext | None = None
     credentials: Any = None
@@ -146,7 +147,7 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
             inflate = _INFLATE.get(self.headers.get("content-encoding", ""), bytes)
             receiver.connections[self.client_address] = self.connection
             receiver.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
-            reply = receiver.take(inflate(body))
+            reply = receiver.refuse.get(self.path) or receiver.take(inflate(body))
             if reply.status == SLAM:
                 self.close_connection = True
                 return
