@@ -104,10 +104,10 @@ def _body(count: int) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> list[Request]:
-    """Draw requests that arrive at different times; sizes tell all copies of a span apart."""
+    """Draw requests; sizes tell all copies of a span apart."""
     sizes = itertools.count(1)
     drawn: list[Request] = []
-    for at in range(1, draw(st.integers(1, 5)) + 1):
+    for _ in range(draw(st.integers(1, 5))):
         of_spans = draw(st.lists(spans(), max_size=4))
         of_logs = draw(st.lists(logs(), max_size=3))
         drawn.append(
@@ -115,7 +115,7 @@ def requests(draw: st.DrawFn) -> list[Request]:
                 signal=Signal.LOGS,
                 encoding=Encoding.PROTOBUF,
                 body=_body(len(of_spans) + len(of_logs)),
-                received_at=at,
+                received_at=0,
                 spans=tuple(replace(s, ordinal=no, size=next(sizes)) for no, s in enumerate(of_spans)),
                 logs=tuple(replace(log, ordinal=no) for no, log in enumerate(of_logs, len(of_spans))),
             )
@@ -124,15 +124,15 @@ def requests(draw: st.DrawFn) -> list[Request]:
 
 
 @st.composite
-def arrivals(draw: st.DrawFn) -> tuple[list[Request], list[list[Request]]]:
-    """Draw what is sent, and the batches in which it arrives: in any order, some of it more than once."""
+def arrivals(draw: st.DrawFn) -> list[list[Request]]:
+    """Draw what is sent, in the batches in which it arrives: in any order, some of it more than once."""
     sent = draw(requests())
     repeated = draw(st.lists(st.sampled_from(range(len(sent))), max_size=3))
     order = draw(st.permutations([*range(len(sent)), *repeated]))
-    arriving = [sent[no] for no in order]
+    arriving = [replace(sent[no], received_at=at) for at, no in enumerate(order, 1)]
     cuts = draw(st.sets(st.integers(1, len(arriving))))
     places = [0, *sorted(cuts - {len(arriving)}), len(arriving)]
-    return sent, [arriving[begin:end] for begin, end in itertools.pairwise(places)]
+    return [arriving[begin:end] for begin, end in itertools.pairwise(places)]
 
 
 gauges = st.lists(
@@ -199,14 +199,14 @@ def _as_rows(expected: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 @settings(
     max_examples=200, deadline=None, report_multiple_bugs=False, suppress_health_check=list(HealthCheck)
 )
-@given(arriving=arrivals(), counted=gauges)
+@given(batches=arrivals(), counted=gauges)
 def test_any_order_and_any_repetition_show_the_same(
     open_store: Callable[[Path], Store],
-    arriving: tuple[list[Request], list[list[Request]]],
+    batches: list[list[Request]],
     counted: list[Gauge],
 ) -> None:
     """Sessions, roll-ups and rows are a function of the set of what was sent."""
-    sent, batches = arriving
+    sent = [request for batch in batches for request in batch]
     expected = _as_rows(reckon(sent, counted))
     with TemporaryDirectory() as folder:
         store = open_store(Path(folder))
