@@ -19,6 +19,7 @@ __all__ = ["Feed", "News", "StreamEvent"]
 RING_EVENTS: Final = 5_000
 RING_BYTES: Final = 16 * 1024 * 1024
 _DIGITS: Final = 19
+_OF_ONE_SESSION: Final = frozenset({"rows", "reset"})  # told to those who follow that session
 
 EventData = SessionRecord | tuple[str, tuple[SpanRow, ...]] | str | None
 
@@ -28,7 +29,7 @@ class StreamEvent:
     """One event of the stream.
 
     `data` by `name`: `session` a SessionRecord, `rows` (session id, its changed rows), `gone` a session
-    id, `reset` None: the reader missed something and must load afresh.
+    id, `reset` None: the reader missed something, or holds rows that moved away, and must load afresh.
     """
 
     id: str
@@ -146,4 +147,4 @@ class Feed:
 
 
 def _concerns(entry: _Entry, session: str | None) -> bool:
-    return entry.event.name != "rows" or entry.session == session
+    return entry.event.name not in _OF_ONE_SESSION or entry.session == session

@@ -369,3 +369,4 @@ class Changes:
         default_factory=dict[str, "tuple[SpanRow, ...]"]
     )  # by session id
     gone: tuple[str, ...] = ()  # ids of sessions that were merged into another or pruned
+    shrunk: tuple[str, ...] = ()  # ids of sessions that stay, but of which rows moved to another

@@ -49,7 +49,6 @@ class Placing:
         self.in_chunk: Counter[int] = Counter()  # chunk -> how many rows more, or fewer, point there
         self.doubted: set[bytes] = set()  # traces of which a copy was refused or replaced
         self.replaced: list[tuple[bytes, bytes, bytes]] = []  # keys and parents of copies that made room
-        self.left: set[int] = set()  # sessions of which a better copy of a span is of another session
         self.left: set[int] = set()  # sessions whose span got a better copy that belongs to another
         self.spans_more = 0
         self.logs_more = 0
@@ -119,8 +118,6 @@ class Placing:
         """Take back what a copy added that was stored by an earlier transaction."""
         self.in_chunk[position_of(row_id).chunk] -= 1
         self.replaced.append((copy.trace_id, copy.span_id, copy.parent_id))
-        if before != session:
-            self.left.add(before)
         if before == session and hides(copy, span):
             known = self._sessions.by_no(session)
             if known is not None:
