@@ -82,7 +82,7 @@ async def _once(stage: Stage, programme: Programme) -> int:
     observed = stage.observe(programme.tell, until_complete=True)
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(at_once(stage.play_story(), until=observed), _LONGEST_STORY)
-    programme.sum_up(stage.watch.missing)
+    programme.sum_up(stage.watch.missing, stage.last_words())
     return 1 if stage.watch.missing else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -120,6 +121,21 @@ def test_a_killed_demo_leaves_nobody_behind():
         process.kill()
         process.wait()
         wait_until(lambda: not alive(children))
+
+
+def test_a_backend_that_dies_ends_the_demo_with_a_clear_word():
+    """Nothing can be shown without a backend: the demo says so and leaves nobody behind."""
+    with demo() as process:
+        page_of(process)
+        children = several_agents(process)
+        (backend,) = [
+            pid for pid in children if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        os.kill(backend, signal.SIGKILL)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, printed
+    assert printed.splitlines()[-1].startswith("otel-sessions: the demo's backend is gone")
+    assert alive(children) == set()
 
 
 def test_interrupted_agents_say_goodbye(tmp_path, start_backend):

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from otel_sessions.errors import BackendError
 
-__all__ = ["Child", "agent_environment", "child_environment", "running"]
+__all__ = ["Child", "agent_environment", "child_environment", "last_line", "running"]
 
 _PATIENCE: Final = 8.0  # seconds for a gentle end; the backend may have a checkpoint to write
 _READY: Final = 30.0  # seconds for a child to say that it is ready
@@ -46,8 +46,7 @@ class Child:
 
     def last_words(self) -> str:
         """Return the last line that the child wrote to its log, without the program's name before it."""
-        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return said[-1].removeprefix("otel-sessions: ") if said else ""
+        return last_line(self.log).removeprefix("otel-sessions: ")
 
     async def end(self) -> None:
         """Ask the child to end, and kill it where it does not."""
@@ -89,6 +88,12 @@ async def running(
         yield child
     finally:
         await child.end()
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log, or nothing."""
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said[-1] if said else ""
 
 
 def child_environment() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,11 +58,13 @@ class Programme:
         self._console.print("\n  That was the story. From now on a new trip every 20 s, until Ctrl-C.")
         self._console.print(f"  In another terminal: otel-sessions show --url {http}\n")
 
-    def sum_up(self, missing: Sequence[str]) -> None:
-        """Tell how much of the story was seen."""
+    def sum_up(self, missing: Sequence[str], last_words: Mapping[str, str]) -> None:
+        """Tell how much of the story was seen; where some was not, what the parts of the demo last said."""
         self._console.print(f"\nSeen {len(SIGHTS) - len(missing)} of {len(SIGHTS)}.")
         for sight in missing:
             self._console.print(f"Not seen: {SIGHTS[sight]}.", style="red")
+        for part, line in last_words.items() if missing else ():
+            self._console.print(f"{part}: {line}", style="dim")
 
     def _time(self) -> Text:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)

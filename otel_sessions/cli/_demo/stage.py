@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from otel_sessions.cli._api import Api
-from otel_sessions.cli._demo.processes import agent_environment, child_environment, running
+from otel_sessions.cli._demo.processes import (
+    Child,
+    agent_environment,
+    child_environment,
+    last_line,
+    running,
+)
 from otel_sessions.cli._demo.story import Sighting, Watch
+from otel_sessions.errors import BackendError, EndpointError
 
 __all__ = ["Stage", "at_once", "set_up"]
 
@@ -33,6 +40,7 @@ _PLAY: Final = "otel_sessions.cli._demo."
 class Stage:
     """Where the acts are played: the backend's addresses, the model's, and what was seen so far."""
 
+    backend: Child
     http: str
     grpc: str
     model: str
@@ -48,13 +56,24 @@ class Stage:
     async def observe(self, tell: Callable[[Sighting, str], None], *, until_complete: bool = False) -> None:
         """Look at the backend's sessions again and again, and tell what changed, and its page.
 
-        Never ends by itself, or with `until_complete` once every sight of the story was seen.
+        Never ends by itself, or with `until_complete` once every sight of the story was seen. Raises
+        BackendError where the backend no longer answers.
         """
         while not (until_complete and not self.watch.missing):
-            answer = await asyncio.to_thread(self.api.sessions, 100)
+            try:
+                answer = await asyncio.to_thread(self.api.sessions, 100)
+            except EndpointError as error:
+                raise BackendError(
+                    f"the demo's backend is gone: {self.backend.last_words() or error}"
+                ) from error
             for sighting in reversed(self.watch.look(answer["sessions"])):
                 tell(sighting, self.api.page(sighting.session["id"]))
             await asyncio.sleep(_LOOK_EVERY)
+
+    def last_words(self) -> dict[str, str]:
+        """Return the last line of each part of the demo that complained."""
+        said = {log.stem: last_line(log) for log in sorted(self.logs.glob("*.log"))}
+        return {part: line for part, line in said.items() if line}
 
     async def play_story(self) -> None:
         """Play each act once, a breath apart, several at the same time."""
@@ -119,7 +138,14 @@ async def set_up(
             running(_PLAY + "model_server", environment=environment, log=logs / "model_server.log")
         )
         url = (await model.announcement())["url"]
-        yield Stage(http=f"http://{listening['http']}", grpc=listening["grpc"], model=url, logs=logs, say=say)
+        yield Stage(
+            backend=backend,
+            http=f"http://{listening['http']}",
+            grpc=listening["grpc"],
+            model=url,
+            logs=logs,
+            say=say,
+        )
 
 
 async def at_once(*acts: Coroutine[Any, Any, None], until: Coroutine[Any, Any, None] | None = None) -> None:
