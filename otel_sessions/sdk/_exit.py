@@ -36,16 +36,15 @@ _POSTPONED_BY: Final = 0.005
 _POSTPONED_FOR: Final = 1.0
 """Seconds between the two tries of a signal, and in which it may be postponed at all."""
 
-_LOCKING: Final = (
-    "opentelemetry.attributes",
-    "opentelemetry.sdk.trace",
-    "opentelemetry.sdk.util",
+_CRITICAL: Final = (
+    "opentelemetry.sdk._shared_internal",
     "otel_sessions.sdk._export",
     "otel_sessions.sdk._liveness",
     "otel_sessions.sdk._root",
     "otel_sessions.sdk._sender",
 )
-"""Modules whose functions hold locks, for microseconds and never while user code runs."""
+"""Modules whose functions hold locks that ending a span needs (the first: a joined provider's batch
+processor), for microseconds and never while user code runs."""
 
 
 class Ender(Protocol):
@@ -100,15 +99,22 @@ def handle_signals(*, wanted: bool) -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def end_open(ending: Ending, error: BaseException | None = None) -> None:
-    """End everything that is open here, the youngest first, at one instant and marked as forced."""
+def end_open(
+    ending: Ending, error: BaseException | None = None, *, without: frozenset[int] = frozenset()
+) -> None:
+    """End everything that is open here, the youngest first, at one instant and marked as forced.
+
+    Spans whose `id()` is in `without` stay open: their locks may never be released.
+    """
     now = time.time_ns()
     for entry in reversed(list(registry.open.values())):
-        with guard("forced end"):
-            _end(entry, ending, error, now)
+        if id(entry.span) not in without:
+            with guard("forced end"):
+                _end(entry, ending, error, now)
     for root in list(registry.roots.values()):
-        with guard("forced end"):
-            _end_root(root, ending, error, now)
+        if id(root.span) not in without:
+            with guard("forced end"):
+                _end_root(root, ending, error, now)
 
 
 def end_collected(root: Root) -> None:
@@ -132,27 +138,25 @@ def _end_root(root: Root, ending: Ending, error: BaseException | None, now: int)
         root.end(ending, error=error, forced_at=now)
 
 
-def _end_by(
-    ender: Ender, deadline: float, ending: Ending, error: BaseException | None = None, *, here: bool = True
-) -> None:
-    """End what is open and send what is left, until `deadline`.
+def _end_by(ender: Ender, deadline: float, end: Callable[[], None], *, here: bool) -> None:
+    """Let `end` end what is open, and send what is left, until `deadline`.
 
-    In the sender's thread, for foreign processors take their time in `on_end`; where it can't begin, here,
-    if that is allowed.
+    In the sender's thread, for foreign processors take their time in `on_end`; where that thread is busy
+    here, if that is allowed.
     """
-    if not ender.busy:
+    if here and ender.busy:
+        end()
+    else:
         done = threading.Event()
 
         def job() -> None:
             try:
-                end_open(ending, error)
+                end()
             finally:
                 done.set()
 
         ender.do(job)
         done.wait(max(0.0, deadline - time.monotonic()))
-    elif here:
-        end_open(ending, error)
     ender.finish(deadline)
 
 
@@ -163,8 +167,9 @@ def _at_exit() -> None:
     error = _uncaught()
     ending = ENDINGS["exit_open"] if error is None else ending_for(error)
     if _hooks.ender is not None:
+        deadline = time.monotonic() + EXIT_DEADLINE
         with guard("exit"):
-            _end_by(_hooks.ender, time.monotonic() + EXIT_DEADLINE, ending, error)
+            _end_by(_hooks.ender, deadline, lambda: end_open(ending, error), here=True)
     if isinstance(error, KeyboardInterrupt):
         _die_of_the_interrupt()
 
@@ -200,22 +205,27 @@ def _uncaught() -> BaseException | None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """End and send everything, then let the signal do what it would have done.
 
-    Where the signal interrupted code that holds a lock, or an import while our threads import, we would
-    wait for ourselves (4.7 s and everything lost, measured on a span's lock): then the signal is sent
-    once more, a little later.
+    The interrupted code goes on only when we return. If it holds a lock that we need, we would wait for
+    ourselves (4.7 s and everything lost, measured): a span that it is working on stays open, and in the
+    midst of a queue, or of an import while our threads import, the signal is sent once more a little later.
     """
     ender = _hooks.ender
     if ender is not None and not _hooks.handling:
         now = time.monotonic()
         if _hooks.first_signal is None:
             _hooks.first_signal = now
-        locked = _may_hold_a_lock(frame)
-        if now - _hooks.first_signal < _POSTPONED_FOR and (locked or _importing.under_way()):
+        in_use, critical = _stack(frame)
+        if now - _hooks.first_signal < _POSTPONED_FOR and (critical or _importing.under_way()):
             ender.do(lambda: _send_again(number))
             return
         _hooks.handling = True
         with guard("signal"):
-            _end_by(ender, now + EXIT_DEADLINE, ENDINGS["signal"], here=not locked)
+            _end_by(
+                ender,
+                now + EXIT_DEADLINE,
+                lambda: end_open(ENDINGS["signal"], without=in_use),
+                here=not critical,
+            )
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -225,12 +235,15 @@ def _send_again(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _may_hold_a_lock(frame: FrameType | None) -> bool:
+def _stack(frame: FrameType | None) -> tuple[frozenset[int], bool]:
+    """Return the ids of objects that the interrupted thread works on, and whether it is critical to wait."""
+    in_use: set[int] = set()
+    critical = False
     while frame is not None:
-        if frame.f_globals.get("__name__") in _LOCKING:
-            return True
+        in_use.add(id(frame.f_locals.get("self")))
+        critical = critical or frame.f_globals.get("__name__") in _CRITICAL
         frame = frame.f_back
-    return False
+    return frozenset(in_use), critical
 
 
 # --- Children of multiprocessing ----------------------------------------------------------------------------

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["importing", "under_way"]
 
-_PATIENCE: Final = 2.0
-"""Seconds that a fork waits at most: ten times what the imports take."""
+_PATIENCE: Final = 10.0
+"""Seconds that a fork waits at most. The imports take 0.3 s, but several where busy threads share a core; a
+late child is better than one that hangs."""
 
 
 class _Gate:
