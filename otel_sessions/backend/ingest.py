@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 QUEUE_BYTES: Final = 128 * 1024 * 1024
 """Bodies that wait for a commit: two of the greatest size, about half a minute of a busy disk."""
 
-THREAD_FROM_BYTES: Final = 256 * 1024
-"""Bodies from this size on are decoded in a thread, so that the loop stays responsive."""
+THREAD_FROM_BYTES: Final = {Encoding.PROTOBUF: 256 * 1024, Encoding.JSON: 16 * 1024}
+"""Bodies from this size on, about 10 ms of work, are decoded in a thread: the loop stays responsive."""
 
 TICK_SECONDS: Final = 0.25
 AWAY_FROM: Final = 2_000_000_000
@@ -151,7 +151,7 @@ class Ingest:
         if self._ticker is not None:
             self._ticker.cancel()
         if self._writer is not None:
-            await self._writer
+            await asyncio.wait([self._writer])  # if it failed, whoever started it knows
         self._decode_threads.shutdown()
         self._write_thread.shutdown()
 
@@ -206,7 +206,7 @@ class Ingest:
             raise
 
     async def _decode(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
-        if len(body) < THREAD_FROM_BYTES:
+        if len(body) < THREAD_FROM_BYTES[encoding]:
             return decode(signal, encoding, body, received_at)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._decode_threads, decode, signal, encoding, body, received_at)
@@ -233,13 +233,15 @@ class Ingest:
     # --- the writer ------------------------------------------------------------------------------
 
     async def _write_on(self) -> None:
-        while not self._stopping or self._waiting:
-            await self._work.wait()
-            self._work.clear()
-            batch, self._waiting = self._waiting, []
-            await self._write(batch)
+        try:
+            while not self._stopping or self._waiting:
+                await self._work.wait()
+                self._work.clear()
+                batch, self._waiting = self._waiting, []
+                await self._write(batch)
+        finally:
+            self._closed = True  # nobody would see what is accepted from here on
         await self._write([], flush=True)
-        self._closed = True
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
         moment = self._live.moment(self._now(), self._clock.wall(), away=self._away, flush=flush)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import http.client
 import json
@@ -17,11 +19,14 @@ from typing import Any
 import pytest
 from backend_process import BackendProcess
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from otlp_requests import LifeCycle, logs, span, traces
+from otlp_requests import SECOND, LifeCycle, logs, span, traces
 
 from otel_sessions import semconv
+from otel_sessions.backend.app import Listening, serve
 from otel_sessions.backend.receiver.answers import MAX_BODY_BYTES
+from otel_sessions.backend.settings import Address, Settings
 from otel_sessions.backend.store.sqlite import SqliteStore
+from otel_sessions.errors import BackendError
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 TOKEN = "a-token-of-tests"
@@ -147,6 +152,33 @@ def test_sigterm_ends_streams_and_the_process_with_code_0(backend: BackendProces
     assert stream.read().endswith(b"\n")
     connection.close()
     assert backend.stderr == ""
+
+
+def test_a_backend_whose_writer_failed_ends_instead_of_pretending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of ours that nobody foresaw ends the process: its senders will find the next one."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("otel_sessions.backend.live.Live.commit", fail)
+    settings = Settings(Address("127.0.0.1", 0), Address("127.0.0.1", 0), tmp_path / "data", 300 * SECOND)
+    answers: list[int] = []
+
+    def send(listening: Listening) -> None:
+        connection = http.client.HTTPConnection(str(listening.http), timeout=30)
+        connection.request("POST", "/v1/traces", traces([span("s-1")]), PROTOBUF)
+        with contextlib.suppress(http.client.HTTPException, OSError):
+            answers.append(connection.getresponse().status)
+        connection.close()
+
+    def announce(listening: Listening) -> None:
+        threading.Thread(target=send, args=(listening,)).start()
+
+    with pytest.raises(BackendError, match="please report"):
+        asyncio.run(serve(settings, announce))
+    assert 200 not in answers
 
 
 # --- what is told of silence --------------------------------------------------------------------------

@@ -266,6 +266,32 @@ def test_a_full_queue_is_a_429_with_retry_after() -> None:
     with_client(scenario, queue_bytes=1000)
 
 
+def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many that send slowly hold no more memory than a few: the rest are told to come back."""
+    monkeypatch.setattr("otel_sessions.backend.receiver.http.READING_BYTES", 1000)
+
+    async def scenario(client: Client) -> None:
+        body = traces(size=900).SerializeToString()
+        half, going_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:900]
+            half.set()
+            await going_on.wait()
+            yield body[900:]
+
+        first = asyncio.create_task(client.post(slowly(), PROTOBUF))
+        await half.wait()
+        while (refused := await client.post(body, PROTOBUF))[0] == 200:
+            pass  # the first half has not been read yet
+        assert (refused[0], refused[1]["Retry-After"]) == (429, "1")
+        going_on.set()
+        assert (await first)[0] == 200
+        assert (await client.post(body, PROTOBUF))[0] == 200
+
+    with_client(scenario)
+
+
 def test_a_commit_that_fails_is_a_503_with_retry_after() -> None:
     """A full disk is nobody's fault for ever: exporters keep what they have and try again."""
 
