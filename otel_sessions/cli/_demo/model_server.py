@@ -40,7 +40,7 @@ def complete(request: dict[str, Any]) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     return {
-        "id": "chatcmpl-" + hashlib.sha256(json.dumps(messages).encode()).hexdigest()[:12],
+        "id": f"chatcmpl-{_digest(messages)}",
         "object": "chat.completion",
         "model": request["model"] + "-2026-11",
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
@@ -92,11 +92,16 @@ def _wanted_calls(messages: list[Message], tools: list[dict[str, Any]]) -> list[
     arguments = _arguments(function["parameters"].get("properties", {}), _prompt(messages))
     return [
         {
-            "id": f"call_{len(names) + 1}",
+            "id": f"call_{_digest([function['name'], messages])}",
             "type": "function",
             "function": {"name": function["name"], "arguments": json.dumps(arguments)},
         }
     ]
+
+
+def _digest(value: object) -> str:
+    """Make an id that differs between conversations and is the same for the same one."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
 
 def _arguments(properties: dict[str, Any], prompt: str) -> dict[str, Any]:
