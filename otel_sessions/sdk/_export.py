@@ -215,6 +215,7 @@ class SpanWorker:
 
     def after_fork_in_child(self) -> None:
         """Begin with an empty queue: the parent sends what was in it. The next span starts the thread."""
+        self._retries.leave()
         self._reset()
 
     # --- In the thread ------------------------------------------------------------------------------------
@@ -229,6 +230,7 @@ class SpanWorker:
             due: float | None = None
             while not self._stopped:
                 due = self._turn(due)
+            self._retries.leave()
 
     @guarded("exporter")
     def _open(self, outlet: Outlet) -> None:

@@ -59,6 +59,12 @@ class RetryLines(logging.Filter):
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(self)
 
+    def leave(self) -> None:
+        """Take no more lines: another thread may have the same identity."""
+        self._thread = None
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self)
+
     def begin(self) -> None:
         """Forget what was said of earlier batches."""
         self.reason = None

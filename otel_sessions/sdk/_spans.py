@@ -100,8 +100,17 @@ def start_span(
 ) -> trace.Span:
     """Start a span of ours; whatever fails (a sampler of the user's, say), a span that records nothing."""
     with guard("span start"):
-        return _provider.tracer().start_span(name, context, kind, attributes)
+        return _provider.tracer().start_span(name, _below_carried(context), kind, attributes)
     return trace.INVALID_SPAN
+
+
+def _below_carried(context: Context) -> Context:
+    """Return a context for a span that has no parent here, where a parent process carried a run to us."""
+    runtime = _provider.current()
+    place = runtime.carried_place if runtime is not None else None
+    if place is None or place.root is None or trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    return trace.set_span_in_context(place.root.as_parent(), context)
 
 
 def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None = None) -> None:

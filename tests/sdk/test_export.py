@@ -1,0 +1,295 @@
+"""Claims about the way out: bounded, batched, truthful about what was delivered, and never in the way."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from conftest import Recorded
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from span_collector import Collector, Span, spans_of
+
+import otel_sessions
+from otel_sessions.sdk import _provider
+from otel_sessions.sdk._root import Root
+from otel_sessions.sdk._session import root_of
+
+
+class Gate(SpanExporter):
+    """An exporter that waits until it may go on, and answers as it is told."""
+
+    def __init__(self, result: SpanExportResult = SpanExportResult.SUCCESS) -> None:
+        self.batches: list[list[str]] = []
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.result = result
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
+        self.go_on.wait(30)
+        self.batches.append([span.name for span in spans])
+        return self.result
+
+    def shutdown(self) -> None:
+        self.go_on.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """Export through a gate, with small queues."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    gate = Gate()
+    otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), exporter=gate, signals=False)
+    return gate
+
+
+def _steps(*names: str) -> None:
+    for name in names:
+        with otel_sessions.step(name):
+            pass
+
+
+def _root(session: otel_sessions.Session) -> Root:
+    root = root_of(session)
+    assert root is not None
+    return root
+
+
+def test_a_span_leaves_after_the_delay_by_itself(recorded: Recorded):
+    """Nobody has to flush: a live page shows a span a moment after its end."""
+    _steps("a")
+    _await(recorded.exporter.get_finished_spans)
+
+
+def test_a_delay_that_was_set_is_kept(monkeypatch: pytest.MonkeyPatch):
+    """OTEL_BSP_SCHEDULE_DELAY, until somebody flushes."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    gate = Gate()
+    gate.go_on.set()
+    otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), exporter=gate)
+    _steps("a")
+    assert gate.entered.wait(0.5) is False
+    assert otel_sessions.flush(10).sent == 1
+
+
+def test_batches_are_bounded(gate: Gate):
+    """Of at most OTEL_BSP_MAX_EXPORT_BATCH_SIZE, in the order of the ends."""
+    gate.go_on.set()
+    _steps(*"abcdefghi")
+    assert otel_sessions.flush(10).sent == 9
+    assert [name for batch in gate.batches for name in batch] == list("abcdefghi")
+    assert max(map(len, gate.batches)) <= 4
+
+
+def test_a_full_queue_drops_the_oldest_and_counts_it_by_session(gate: Gate):
+    """Roots end last, so the newest are worth most; what is lost is known, to the session too."""
+    _steps("x")
+    otel_sessions.flush(0)
+    assert gate.entered.wait(10)
+    with otel_sessions.session("s") as session:
+        _steps(*"abcdefghijklm")
+        assert _root(session).counts().dropped == 3
+    stats = otel_sessions.stats()
+    assert stats.dropped == {"queue full": 4}
+    assert (stats.pending, stats.sent) == (11, 0)
+    gate.go_on.set()
+    assert otel_sessions.flush(10).sent == 11
+    assert [name for batch in gate.batches for name in batch] == ["x", *"efghijklm", "session s"]
+
+
+def test_flush_keeps_its_deadline_and_tells_the_truth(gate: Gate):
+    """OpenTelemetry's own says True after ten seconds and loses everything."""
+    _steps("a", "b")
+    began = time.monotonic()
+    result = otel_sessions.flush(0.2)
+    assert time.monotonic() - began < 5
+    assert (result.complete, result.sent, result.pending, result.dropped) == (False, 0, 2, {})
+    gate.go_on.set()
+    result = otel_sessions.flush(10)
+    assert (result.complete, result.sent, result.pending) == (True, 2, 0)
+    assert result.answering is True
+
+
+def test_a_failed_export_is_told(gate: Gate):
+    """By flush, by stats, and on the session."""
+    gate.result = SpanExportResult.FAILURE
+    gate.go_on.set()
+    with otel_sessions.session() as session:
+        _steps("a")
+        result = otel_sessions.flush(10)
+        assert (result.complete, result.sent, result.dropped) == (False, 0, {"export failed": 1})
+        assert (result.answering, result.trouble) == (False, "the exporter reported a failure")
+        assert _root(session).counts().dropped == 1
+
+
+def test_shutdown_keeps_its_deadline(gate: Gate, caplog: pytest.LogCaptureFixture):
+    """An exporter that hangs is told to stop; what was not sent is counted and said."""
+    gate.shutdown = lambda: None
+    _steps(*"abcdef")
+    began = time.monotonic()
+    result = otel_sessions.shutdown(0.3)
+    assert time.monotonic() - began < 5
+    assert result.complete is False
+    assert result.sent == 0
+    assert sum(result.dropped.values()) + result.pending == 6
+    assert sum("6 of 6 spans were not delivered to Gate" in message for message in caplog.messages) == 1
+    gate.go_on.set()
+
+
+def test_ending_spans_never_waits_for_the_exporter(gate: Gate):
+    """The exporter hangs; ten thousand spans end all the same, at once."""
+    _steps("x")
+    assert gate.entered.wait(10)
+    began = time.monotonic()
+    _steps(*["y"] * 10_000)
+    assert time.monotonic() - began < 20
+    assert gate.batches == []
+    gate.go_on.set()
+
+
+def test_our_own_requests_are_not_traced(monkeypatch: pytest.MonkeyPatch):
+    """An instrumented HTTP client would make a span of each export, and each span an export, for ever."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    provider = TracerProvider(shutdown_on_exit=False)
+    tracer = provider.get_tracer("an instrumentation of HTTP")
+
+    class Instrumented(Gate):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            with tracer.start_as_current_span("POST"):
+                return super().export(spans)
+
+    exporter = Instrumented()
+    exporter.go_on.set()
+    otel_sessions.init(tracer_provider=provider, exporter=exporter)
+    _steps("a")
+    assert otel_sessions.flush(10).sent == 1
+    assert otel_sessions.flush(10).sent == 1
+    assert exporter.batches == [["a"]]
+
+
+# --- Real exporters -----------------------------------------------------------------------------------------
+
+
+def _init(collector: Collector, monkeypatch: pytest.MonkeyPatch, **env: str) -> None:
+    for variable, value in {"OTEL_LOGS_EXPORTER": "none", **collector.env, **env}.items():
+        monkeypatch.setenv(variable, value)
+    otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), export=True, signals=False)
+
+
+def test_spans_arrive_over_http(collector: Collector, monkeypatch: pytest.MonkeyPatch):
+    """The default protocol; counted as delivered only when they were."""
+    _init(collector, monkeypatch)
+    with otel_sessions.session("s", title="x") as session:
+        _steps("a")
+    result = otel_sessions.flush(20)
+    assert (result.complete, result.sent, result.answering) == (True, 2, True)
+    assert result.endpoint == f"{collector.url}/v1/traces"
+    assert {span.session_id for span in collector.spans()} == {session.id}
+    assert collector.span("a").parent_id == collector.span("session s").span_id
+
+
+def test_spans_arrive_over_grpc(monkeypatch: pytest.MonkeyPatch):
+    """By OTEL_EXPORTER_OTLP_PROTOCOL=grpc."""
+    bodies: list[bytes] = []
+
+    class Service(trace_service_pb2_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+            bodies.append(request.SerializeToString())
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
+        otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), export=True, signals=False)
+        with otel_sessions.session("s"):
+            pass
+        assert otel_sessions.flush(30).complete
+        found: list[Span] = [span for body in bodies for span in spans_of(body)]
+        assert [span.name for span in found] == ["session s"]
+    finally:
+        otel_sessions.shutdown(5)
+        server.stop(None).wait()
+
+
+def test_a_refusal_is_told_with_its_status(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """401 and the like are no reason to retry; the official exporter's own lines are kept out of the log."""
+    collector.status = 401
+    _init(collector, monkeypatch)
+    _steps("a")
+    result = otel_sessions.flush(20)
+    assert (result.complete, result.dropped) == (False, {"export failed": 1})
+    assert result.trouble is not None
+    assert result.trouble.startswith("HTTP 401")
+    assert [record for record in caplog.records if record.name.startswith("opentelemetry.exporter")] == []
+
+
+def test_lines_of_other_exporters_are_left_alone(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Only our own thread's are taken out."""
+    _init(collector, monkeypatch)
+    _steps("a")
+    assert otel_sessions.flush(20).complete
+    logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").error("theirs")
+    assert "theirs" in caplog.messages
+
+
+def test_one_bad_span_does_not_take_its_batch_along(collector: Collector, monkeypatch: pytest.MonkeyPatch):
+    """A lone surrogate in a name can't be encoded; that span is lost and counted, the others arrive."""
+    _init(collector, monkeypatch, OTEL_BSP_SCHEDULE_DELAY="3600000")
+    _steps("a", "b", "bad \udc80", "c")
+    result = otel_sessions.flush(20)
+    assert (result.sent, result.dropped) == (3, {"unsendable": 1})
+    assert sorted(span.name for span in collector.spans()) == ["a", "b", "c"]
+    with otel_sessions.session("bad \udc80", title="\udc80"):
+        pass
+    assert otel_sessions.flush(20).sent == 4
+
+
+def test_a_slow_backend_is_waited_for_by_flush_only(collector: Collector, monkeypatch: pytest.MonkeyPatch):
+    """Its answers take time; the deadline is the caller's."""
+    collector.delay = 1.0
+    _init(collector, monkeypatch)
+    _steps("a")
+    assert otel_sessions.flush(0.1).complete is False
+    assert otel_sessions.flush(20).complete is True
+
+
+def test_a_thread_that_a_fork_took_away_is_started_again(recorded: Recorded):
+    """What the child's hook does, without a fork: the next span starts the thread."""
+    runtime = _provider.current()
+    assert runtime is not None
+    _steps("a")
+    assert recorded.all()
+    before = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
+    runtime.worker.after_fork_in_child()
+    _steps("b")
+    assert {span.name for span in recorded.all()} == {"a", "b"}
+    after = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
+    assert set(after) - set(before)
+
+
+def _await(condition: Any, seconds: float = 20.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.01)
+    return value
