@@ -151,6 +151,8 @@ def _place(sort: str, cursor: str) -> tuple[Any, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         sorted_by, value, session_id = json.loads(text)
+        if not (isinstance(value, (str, int, float, type(None))) and isinstance(session_id, str)):
+            raise TypeError(text)
     except (binascii.Error, ValueError, TypeError) as exc:
         raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.") from exc
     if sorted_by != sort:
