@@ -15,6 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sessions import semconv
+from otel_sessions.backend.json_values import loads
 from otel_sessions.backend.records import SessionHint
 from otel_sessions.backend.resolve import hint_of, service_scope
 from otel_sessions.backend.vocabulary import (
@@ -119,11 +120,9 @@ def _as_switch(value: Any) -> bool | None:
 
 def _json(text: Any) -> Any:
     """Parse JSON that may be none, as cut texts are."""
-    if not isinstance(text, str):
-        return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return loads(text) if isinstance(text, str) else None
+    except ValueError:
         return None
 
 

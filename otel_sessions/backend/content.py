@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_sessions import semconv
 from otel_sessions.backend.attributes import plain
+from otel_sessions.backend.json_values import as_json
 from otel_sessions.backend.messages import Part, is_conversation, loaded, parts, plain_call_id
 from otel_sessions.backend.vocabulary import (
     ALLOWED,
@@ -50,11 +51,11 @@ class Said:
 
 
 def attributes_of(attributes: Iterable[KeyValue]) -> dict[str, Any]:
-    """Return attributes as plain values; of a key that is repeated, the first."""
+    """Return attributes as values that JSON can hold; of a key that is repeated, the first."""
     given: dict[str, Any] = {}
     for attribute in attributes:
         if attribute.key not in given:
-            given[attribute.key] = plain(attribute.value)
+            given[attribute.key] = as_json(plain(attribute.value))
     return given
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from otel_sessions.backend.json_values import loads
 from otel_sessions.backend.vocabulary import ABSENT
 
 __all__ = ["Part", "is_conversation", "loaded", "parts", "plain_call_id"]
@@ -62,8 +63,8 @@ def loaded(value: Any) -> Any:
     """Return what a text of JSON holds, and anything else (cut JSON, plain words, numbers) as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{", '"'):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return loads(value)
+        except ValueError:
             return value
     return value
 

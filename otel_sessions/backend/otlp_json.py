@@ -7,7 +7,6 @@ word (a trace id becomes 24 bytes). So ids are turned into base64 before it, and
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -18,10 +17,13 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otel_sessions.backend.json_values import loads
+
 __all__ = ["log_json", "parse", "resource_json", "scope_json", "span_json"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+_MAX_DEPTH: Final = 400  # a value that nests 100 messages deep, which is protobuf's limit, takes 300 levels
 _IDS: Final = ("traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id")
 _GROUPS: Final = (
     ("resourceSpans", "scopeSpans", "spans"),
@@ -69,11 +71,9 @@ def parse(kind: type[MessageT], body: bytes) -> MessageT:
     An id that is no hex becomes empty, so that its record alone is rejected. Raises ValueError.
     """
     try:
-        data: Any = json.loads(body, parse_constant=str)
+        data = loads(body, depth=_MAX_DEPTH)
         if not isinstance(data, dict):
             raise TypeError("the body is no JSON object")  # noqa: TRY301 - told as any other fault of the body
-        if b"\\ud" in body.lower():
-            data = _without_surrogates(data)
         for record in _records(data):
             _ids_to_base64(record)
         return json_format.ParseDict(data, kind(), ignore_unknown_fields=True)
@@ -106,14 +106,3 @@ def _base64_of(digits: Any) -> str:
         return base64.b64encode(bytes.fromhex(digits)).decode() if isinstance(digits, str) else ""
     except ValueError:
         return ""
-
-
-def _without_surrogates(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which JavaScript leaves where it cuts a text; UTF-8 holds none."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
-    return value

@@ -22,6 +22,7 @@ from otel_sessions.backend.content import (
     tool_parts,
 )
 from otel_sessions.backend.decode_logs import event_name
+from otel_sessions.backend.json_values import as_json
 from otel_sessions.backend.messages import Part
 from otel_sessions.backend.records import SpanRow
 from otel_sessions.backend.store.base import StoredLog, StoredSpan
@@ -124,7 +125,7 @@ def said_together(logs: Iterable[LogMessage]) -> Said:
     for log in logs:
         name = name_of_log(log)
         if name in CONTENT_EVENTS:
-            said = said_by_event(name, attributes_of(log.attributes), plain(log.body))
+            said = said_by_event(name, attributes_of(log.attributes), as_json(plain(log.body)))
             inputs += said.inputs
             outputs += said.outputs
     return Said(tuple(inputs), tuple(outputs))

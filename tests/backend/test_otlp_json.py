@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -13,7 +14,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from telemetry import TRACE, any_value, key_values, log, logs, resource, sid, span, traces
 
-from otel_sessions.backend.decode import parse
+from otel_sessions.backend.decode import DecodeError, parse
 from otel_sessions.backend.otlp_json import log_json, resource_json, scope_json, span_json
 from otel_sessions.backend.records import Encoding, Signal
 
@@ -148,3 +149,27 @@ def test_a_log_request_reads_its_own_ids() -> None:
         message.resource_logs[0].scope_logs[0].log_records[0]
         == logs([log("e", number=4)]).resource_logs[0].scope_logs[0].log_records[0]
     )
+
+
+def test_values_nest_as_deep_over_json_as_over_protobuf() -> None:
+    """Up to protobuf's own limit; beyond it both are refused, and nothing recurses without end."""
+
+    def nested(levels: int) -> Span:
+        value: Any = "deep"
+        for _ in range(levels):
+            value = [value]
+        return span(1, attributes={"x": value})
+
+    message = traces([nested(40)])
+    again = parse(
+        Signal.TRACES, Encoding.JSON, _as_json([span_json(message.resource_spans[0].scope_spans[0].spans[0])])
+    )
+    assert again.SerializeToString() == message.SerializeToString()
+    deeper = b'{"arrayValue":{"values":[' * 200 + b'{"intValue":1}' + b"]}}" * 200
+    body = (
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"x","value":'
+        + deeper
+        + b"}]}]}]}]}"
+    )
+    with pytest.raises(DecodeError, match="nests deeper"):
+        parse(Signal.TRACES, Encoding.JSON, body)

@@ -111,6 +111,14 @@ def test_a_json_map_of_properties_is_looked_into() -> None:
     assert hint({"traceloop.association.properties": '{"session_id": "x'}) is None
 
 
+def test_half_a_character_in_an_id_is_replaced() -> None:
+    """JSON may hold what UTF-8 can't; an id of it would break whoever stores or hashes it."""
+    found = hint({"traceloop.association.properties": '{"session_id": "a\\ud83d"}'})
+    assert found is not None
+    assert found.value == "a\ufffd"
+    assert len(session_id(session_key(found))) == 20
+
+
 def test_the_resource_speaks_where_the_record_does_not() -> None:
     """By `session.id` only; the record's own id comes first."""
     given = {"service.name": "agent", "session.id": "r"}

@@ -368,6 +368,22 @@ def test_messages_are_found_wherever_an_emitter_puts_them(attributes: dict[str, 
     ]
 
 
+def test_every_transcript_can_be_sent_as_json() -> None:
+    """Bytes, NaN, half an emoji within JSON, JSON that nests without end: nothing an emitter writes breaks the answer."""
+    messages = '[{"role": "user", "parts": [{"type": "text", "content": "a\\ud83d"}]}]'
+    spans = [
+        span(1, 0, "chat m", attributes={**CHAT, "gen_ai.input.messages": messages, "gen_ai.output.messages": "[" * 50_000}),
+        span(3, 0, "chat m", 9, attributes={**CHAT, "gen_ai.output.messages": "[" * 500 + "]" * 500}),
+        span(2, 0, "execute_tool search", 2, attributes={**TOOL, "gen_ai.tool.call.arguments": {"raw": b"\xff", "x": float("nan")},
+                                                         "gen_ai.tool.call.result": '{"y": -Infinity}'}),
+    ]  # fmt: skip
+    items = transcript(stored_spans(spans), [])
+    json.dumps(items, ensure_ascii=False, allow_nan=False).encode()
+    assert items[0]["text"] == "a\ufffd"
+    assert items[1]["text"] == "[" * 50_000
+    assert (items[2]["arguments"], items[3]["result"]) == ({"raw": "/w==", "x": "NaN"}, {"y": "-Infinity"})
+
+
 def test_messages_in_span_events_are_read_too() -> None:
     """The conventions before 1.37 put them there."""
     events = [
