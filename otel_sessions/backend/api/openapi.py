@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_sessions._version import __version__
-from otel_sessions.backend.api.parameters import LIMIT_DEFAULT, LIMIT_MAX, SORTS, STATES
+from otel_sessions.backend.api.parameters import LIMIT_DEFAULT, LIMIT_MAX, NUMBER, SORTS, STATES
 from otel_sessions.backend.api.schemas import SCHEMAS, Schema, ref
 
 __all__ = ["OPERATIONS", "Operation", "Parameter", "openapi_json"]
@@ -23,6 +23,7 @@ class Parameter:
     description: str
     schema: Schema
     where: str = "query"
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,14 @@ class Operation:
 
 
 _TEXT: Final[Schema] = {"type": "string"}
-_TIME: Final[Schema] = {"type": "string", "pattern": "^[0-9]+$"}
+_NUMBER: Final[Schema] = {"type": "string", "pattern": f"^({NUMBER})?$"}
+_STATES: Final[Schema] = {"type": "string", "pattern": f"^({'|'.join(STATES)}|,)*$"}
 _SESSION: Final = Parameter(
-    "id", "the session's `id`, or its `session_id` where that is unique; percent-encoded", _TEXT, "path"
+    "id",
+    "the session's `id`, or its `session_id` where that is unique; percent-encoded",
+    _TEXT,
+    "path",
+    required=True,
 )
 _LIMIT: Final = Parameter(
     "limit",
@@ -56,7 +62,9 @@ def _query(name: str, description: str, schema: Schema = _TEXT) -> Parameter:
 
 
 def _in_path(name: str, description: str, digits: int) -> Parameter:
-    return Parameter(name, description, {"type": "string", "pattern": f"^[0-9a-fA-F]{{{digits}}}$"}, "path")
+    return Parameter(
+        name, description, {"type": "string", "pattern": f"^[0-9a-fA-F]{{{digits}}}$"}, "path", required=True
+    )
 
 
 OPERATIONS: Final = (
@@ -66,12 +74,12 @@ OPERATIONS: Final = (
         "List sessions, newest first",
         ref("SessionList"),
         (
-            _query("state", f"only these, comma-separated: {', '.join(STATES)}"),
+            _query("state", f"only these, comma-separated: {', '.join(STATES)}", _STATES),
             _query("q", "substring of id, name, title, service, user, agents or models; in any case"),
             _query("service", "only of this service.name"),
             _query("user", "only of this user.id"),
-            _query("since", "started at or after, Unix ns", _TIME),
-            _query("until", "started before, Unix ns", _TIME),
+            _query("since", "started at or after, Unix ns", _NUMBER),
+            _query("until", "started before, Unix ns", _NUMBER),
             _query(
                 "sort",
                 "column to sort by; descending with a minus sign before it",
@@ -97,7 +105,7 @@ OPERATIONS: Final = (
         {"oneOf": [ref("Rows"), ref("RowsDelta")]},
         (
             _SESSION,
-            _query("after", "`revision` of an earlier answer: only what changed since (RowsDelta)", _TIME),
+            _query("after", "`revision` of an earlier answer: only what changed since (RowsDelta)", _NUMBER),
         ),
         problems=(400, 404),
     ),
@@ -106,7 +114,7 @@ OPERATIONS: Final = (
         "getTranscript",
         "What was said and done in a session, in order",
         ref("Transcript"),
-        (_SESSION, _query("after", "`next` of the page before"), _LIMIT),
+        (_SESSION, _query("after", "`next` of the page before", _NUMBER), _LIMIT),
         problems=(400, 404),
     ),
     Operation(
@@ -130,7 +138,11 @@ OPERATIONS: Final = (
         "search",
         "Find a substring, in any script, in names and contents of spans",
         ref("SearchAnswer"),
-        (_query("q", "what to find"), _query("before", "`next` of the page before"), _LIMIT),
+        (
+            Parameter("q", "what to find", {"type": "string", "pattern": r"\S"}, required=True),
+            _query("before", "`next` of the page before"),
+            _LIMIT,
+        ),
         problems=(400,),
     ),
     Operation(
@@ -215,7 +227,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.where,
-        "required": parameter.where == "path",
+        "required": parameter.required,
         "description": parameter.description,
         "schema": parameter.schema,
     }

@@ -16,7 +16,9 @@ from otel_sessions.backend.store.base import SessionQuery
 from otel_sessions.lifecycle import State
 
 __all__ = [
+    "LIMIT_DEFAULT",
     "LIMIT_MAX",
+    "NUMBER",
     "SORTS",
     "STATES",
     "item_of",
@@ -29,7 +31,7 @@ __all__ = [
 
 LIMIT_DEFAULT: Final = 50
 LIMIT_MAX: Final = 500
-MAX_INT64: Final = 2**63 - 1
+NUMBER: Final = "[0-8]?[0-9]{1,18}"  # what fits 64 bits; as a time in ns, until the year 2255
 
 STATES: Final = tuple(state.value for state in State)
 
@@ -38,7 +40,7 @@ SORTS: Final = tuple(
 )
 """Columns to sort by, ascending; with "-" before, descending."""
 
-_DIGITS = re.compile(r"[0-9]{1,19}")
+_NUMBER = re.compile(NUMBER)
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
 _SPAN_ID = re.compile(r"[0-9a-fA-F]{16}")
 
@@ -114,7 +116,7 @@ def _integer(query: Mapping[str, str], name: str, meaning: str) -> int | None:
     value = query.get(name, "")
     if not value:
         return None
-    if not _DIGITS.fullmatch(value) or int(value) > MAX_INT64:
+    if not _NUMBER.fullmatch(value):
         raise _unreadable(name, value, meaning)
     return int(value)
 
