@@ -14,8 +14,8 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+from otel_sessions.sdk._answer import USER_AGENT, Answer, Verdict
 from otel_sessions.sdk._endpoint import Compression, Endpoint
-from otel_sessions.sdk._transport import USER_AGENT, Answer, Verdict
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -20,6 +20,7 @@ from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
 from otel_sessions.sdk import _events
+from otel_sessions.sdk._answer import Transport
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard
@@ -27,7 +28,7 @@ from otel_sessions.sdk._outbox import SECOND, Pacing
 from otel_sessions.sdk._run import Run
 from otel_sessions.sdk._sender import EventStats, Sender, start_thread
 from otel_sessions.sdk._stamps import CLOCKS, STAMPS, Clocks, Stamps
-from otel_sessions.sdk._transport import Transport, open_transport
+from otel_sessions.sdk._transport import open_transport
 
 __all__ = ["Clocks", "EventSettings", "EventStats", "Liveness", "Stamps"]
 

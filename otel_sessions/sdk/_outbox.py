@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from otel_sessions import semconv
+from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._events import Event
-from otel_sessions.sdk._transport import Answer, Verdict
 
 __all__ = ["Batch", "Outbox", "Pacing", "Tally", "Work"]
 

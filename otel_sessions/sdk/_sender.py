@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
+from otel_sessions.sdk._answer import Answer, Transport, Verdict
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._importing import importing
 from otel_sessions.sdk._outbox import SECOND, Batch, Outbox, Pacing, Work
 from otel_sessions.sdk._quiet import suppressed
-from otel_sessions.sdk._transport import Answer, Transport, Verdict
 
 __all__ = ["EventStats", "Sender", "start_thread"]
 

@@ -1,4 +1,4 @@
-"""One request to the target of the life cycle events, and what its answer means.
+"""One request to the target of the life cycle events, over HTTP or to the console.
 
 Used by the sender's thread only (`_sender.py`); `requests` and grpc are imported when a transport is
 opened. Over HTTP the requests library is used because the official exporters use it: proxies, CA bundles
@@ -14,30 +14,18 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timezone
 from email.utils import parsedate_to_datetime
-from enum import Enum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from otel_sessions._version import __version__
+from otel_sessions.sdk._answer import USER_AGENT, Answer, Transport, Verdict
 from otel_sessions.sdk._endpoint import Compression, Endpoint
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = [
-    "USER_AGENT",
-    "Answer",
-    "ConsoleTransport",
-    "HttpTransport",
-    "Transport",
-    "Verdict",
-    "open_transport",
-]
-
-USER_AGENT: Final = f"otel-sessions-python/{__version__}"
+__all__ = ["ConsoleTransport", "HttpTransport", "open_transport"]
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _UNSUPPORTED: Final = frozenset({404, 415})
@@ -49,45 +37,6 @@ _COMPRESSORS: Final[Mapping[Compression, Callable[[bytes], bytes]]] = {
     "gzip": gzip.compress,
     "deflate": zlib.compress,
 }
-
-
-class Verdict(Enum):
-    """What became of a request."""
-
-    ACCEPTED = "accepted"
-    AGAIN = "again"
-    """Not taken now: the same request may be sent again."""
-    REFUSED = "refused"
-    """Not taken, and never will be: retrying is pointless, other requests may fare better."""
-    UNSUPPORTED = "unsupported"
-    """The target takes no logs at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The end of one request.
-
-    `rejected` log records of an accepted request were not kept; `retry_after` (s) is the target's wish;
-    `reached` tells whether anything answered; `detail` is for people.
-    """
-
-    verdict: Verdict
-    detail: str = ""
-    rejected: int = 0
-    retry_after: float | None = None
-    reached: bool = True
-
-
-class Transport(Protocol):
-    """Something that takes serialised `ExportLogsServiceRequest`s."""
-
-    def send(self, body: bytes, timeout: float) -> Answer:
-        """Send one request within about `timeout` seconds; trouble of the network is an answer, too."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        ...
 
 
 def open_transport(endpoint: Endpoint | None) -> Transport:

@@ -16,8 +16,9 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 from otel_sessions._version import __version__
 from otel_sessions.lifecycle import EndReason, Outcome, Phase
 from otel_sessions.sdk import _encode, _events
+from otel_sessions.sdk._answer import Verdict
 from otel_sessions.sdk._run import Counts, OpenSpan
-from otel_sessions.sdk._transport import ConsoleTransport, Verdict
+from otel_sessions.sdk._transport import ConsoleTransport
 
 INT64 = st.integers(0, 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

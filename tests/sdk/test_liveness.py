@@ -19,10 +19,10 @@ from log_receivers import Reply, await_, grpc_receiver, http_receiver, read
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
+from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._endpoint import Endpoint
 from otel_sessions.sdk._liveness import Clocks, EventSettings, Liveness, Stamps
 from otel_sessions.sdk._run import Counts, OpenSpan
-from otel_sessions.sdk._transport import Answer, Verdict
 
 START, RESUMED = "session.start", "otel_sessions.session.resumed"
 BEAT, STATE = "otel_sessions.session.heartbeat", "otel_sessions.session.state"

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from log_receivers import SLAM, Reply, await_, grpc_receiver, http_receiver, partial, read
 
 from otel_sessions.sdk import _encode
+from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._endpoint import Endpoint
 from otel_sessions.sdk._events import Event, Origin, Stamp
 from otel_sessions.sdk._outbox import Outbox, Pacing
 from otel_sessions.sdk._sender import Sender
-from otel_sessions.sdk._transport import Answer, Verdict, open_transport
+from otel_sessions.sdk._transport import open_transport
 
 ORIGIN = Origin("process", 5.0, 120.0)
 ACCEPTED = Answer(Verdict.ACCEPTED)

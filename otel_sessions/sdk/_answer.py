@@ -1,0 +1,55 @@
+"""What became of one request of life cycle events, whichever way it went.
+
+The words between the sender (`_outbox.py`, `_sender.py`) and the ways out (`_transport.py`, `_grpc.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from otel_sessions._version import __version__
+
+__all__ = ["USER_AGENT", "Answer", "Transport", "Verdict"]
+
+USER_AGENT: Final = f"otel-sessions-python/{__version__}"
+
+
+class Verdict(Enum):
+    """What became of a request."""
+
+    ACCEPTED = "accepted"
+    AGAIN = "again"
+    """Not taken now: the same request may be sent again."""
+    REFUSED = "refused"
+    """Not taken, and never will be: retrying is pointless, other requests may fare better."""
+    UNSUPPORTED = "unsupported"
+    """The target takes no logs at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of one request.
+
+    `rejected` log records of an accepted request were not kept; `retry_after` (s) is the target's wish;
+    `reached` tells whether anything answered; `detail` is for people.
+    """
+
+    verdict: Verdict
+    detail: str = ""
+    rejected: int = 0
+    retry_after: float | None = None
+    reached: bool = True
+
+
+class Transport(Protocol):
+    """Something that takes serialised `ExportLogsServiceRequest`s."""
+
+    def send(self, body: bytes, timeout: float) -> Answer:
+        """Send one request within about `timeout` seconds; trouble of the network is an answer, too."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        ...
