@@ -38,6 +38,7 @@ AWAY_FROM: Final = 2_000_000_000
 """ns between two ticks from which on the process was stopped or the machine asleep."""
 
 METRIC_NAMES: Final = 1_000
+STOPPING: Final = "the backend is stopping"
 
 
 class BackPressureError(BackendError):
@@ -125,6 +126,7 @@ class Ingest:
         self._clock = clock
         self._queue = Room(queue_bytes)
         self._waiting: list[_Waiting] = []
+        self._batch: list[_Waiting] = []
         self._work = asyncio.Event()
         self._counters = _Counters()
         self._last_tick = 0
@@ -169,7 +171,7 @@ class Ingest:
             raise
         if self._closed:
             self._queue.give(len(body))
-            raise _stopping()
+            raise _not_stored(STOPPING)
         done = asyncio.get_running_loop().create_future()
         # From here on the writer gives the room back: it holds the request even if the sender goes away.
         self._waiting.append(_Waiting(Arrival(request, arrived), len(body), done))
@@ -198,7 +200,7 @@ class Ingest:
 
     def _take_room(self, size: int) -> None:
         if self._closed:
-            raise _stopping()
+            raise _not_stored(STOPPING)
         try:
             self._queue.take(size)
         except BackPressureError:
@@ -237,10 +239,14 @@ class Ingest:
             while not self._stopping or self._waiting:
                 await self._work.wait()
                 self._work.clear()
-                batch, self._waiting = self._waiting, []
-                await self._write(batch)
+                self._batch, self._waiting = self._waiting, []
+                await self._write(self._batch)
+                self._batch = []
         finally:
             self._closed = True  # nobody would see what is accepted from here on
+            self._settle(
+                [*self._batch, *self._waiting], BackendError(STOPPING)
+            )  # none, unless the writer failed
         await self._write([], flush=True)
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
@@ -314,7 +320,7 @@ class Ingest:
             if error is None:
                 one.done.set_result(None)
             else:
-                one.done.set_exception(NotStoredError(f"not stored: {error}; send it again later"))
+                one.done.set_exception(_not_stored(str(error)))
 
 
 def _unknown(session_key: str) -> Sequence[RunRecord]:
@@ -322,5 +328,5 @@ def _unknown(session_key: str) -> Sequence[RunRecord]:
     raise LookupError(session_key)
 
 
-def _stopping() -> NotStoredError:
-    return NotStoredError("the backend is stopping; send it again later")
+def _not_stored(why: str) -> NotStoredError:
+    return NotStoredError(f"not stored: {why}; send it again later")
