@@ -244,9 +244,8 @@ class Ingest:
                 self._batch = []
         finally:
             self._closed = True  # nobody would see what is accepted from here on
-            self._settle(
-                [*self._batch, *self._waiting], BackendError(STOPPING)
-            )  # none, unless the writer failed
+            # Nobody is left waiting here, unless the writer failed.
+            self._settle([*self._batch, *self._waiting], BackendError(STOPPING))
         await self._write([], flush=True)
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
