@@ -1,8 +1,4 @@
-"""Taking a session elsewhere: into another thread or executor, into headers, into a child process.
-
-W3C Trace Context and Baggage carry it; of ours there is only `session.id` and the root's span id in the
-baggage, for baggage leaves in every outgoing request.
-"""
+"""Taking a session elsewhere: into another thread or executor, into a child process and out again."""
 
 from __future__ import annotations
 
@@ -18,22 +14,20 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_sessions import semconv
-from otel_sessions.sdk import _context
+from otel_sessions.sdk import _context, _provider
 from otel_sessions.sdk._context import Place
+from otel_sessions.sdk._headers import NAMES, headers
 from otel_sessions.sdk._options import Options
 from otel_sessions.sdk._root import Root
-from otel_sessions.sdk._session import continued, root_of
-from otel_sessions.sdk._start import current_session
+from otel_sessions.sdk._session import continued
 
 if TYPE_CHECKING:
     from otel_sessions.sdk._provider import Runtime
-    from otel_sessions.sdk._session import Session
 
-__all__ = ["child_env", "headers", "take_up", "wrap"]
+__all__ = ["child_env", "take_up", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_HEADERS: Final = ("traceparent", "tracestate", "baggage")
 _ID_BYTES: Final = 16
 
 
@@ -62,39 +56,19 @@ def wrap(function: F) -> F:
     return cast("F", functools.update_wrapper(call, function))
 
 
-def headers(session: Session | None) -> dict[str, str]:
-    """Return `traceparent`, `tracestate` and `baggage` that carry a session, as far as there is one.
-
-    The parent is the current span where that is in the session, else the session's root.
-    """
-    carried: dict[str, str] = {}
-    context = _context.parent_context()
-    root = root_of(session) if session is not None else None
-    if root is not None:
-        scope = _context.current_scope()
-        if scope is None or scope.place.root is not root:
-            context = trace.set_span_in_context(root.as_parent(), context)
-        context = baggage.set_baggage(semconv.SESSION_ID, root.session_id, context)
-        if root.span_id:
-            context = baggage.set_baggage(semconv.BAGGAGE_RUN, f"{root.span_id:016x}", context)
-    TraceContextTextMapPropagator().inject(carried, context)
-    W3CBaggagePropagator().inject(carried, context)
-    return carried
-
-
 def child_env() -> dict[str, str]:
     """Return this process's environment plus what carries the current session, for a child process.
 
     As in `subprocess.run(command, env=child_env())`. The child takes the session up by `init()`: its spans
     belong to it, and it opens no run of its own.
     """
-    environ = {name: value for name, value in os.environ.items() if name.lower() not in _HEADERS}
-    return environ | {name.upper(): value for name, value in headers(current_session()).items()}
+    environ = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
+    return environ | {name.upper(): value for name, value in headers(_provider.here()[1]).items()}
 
 
 def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     """Make the session current that a parent process put into the environment, for this whole process."""
-    carried = {name: environ[name.upper()] for name in _HEADERS if environ.get(name.upper())}
+    carried = {name: environ[name.upper()] for name in NAMES if environ.get(name.upper())}
     if runtime.carried is not None or not carried:
         return
     context = TraceContextTextMapPropagator().extract(carried, _context.parent_context())

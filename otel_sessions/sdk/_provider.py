@@ -17,7 +17,7 @@ from opentelemetry import trace
 from otel_sessions import semconv
 from otel_sessions._version import __version__
 from otel_sessions.errors import ConfigurationError
-from otel_sessions.sdk import _exit, _process
+from otel_sessions.sdk import _context, _exit, _process
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._runtime import PROCESS_PID, Arguments, Plan, ResourceView, Runtime
 from otel_sessions.sdk._settings import Content, asks_for_export, sdk_disabled
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
     from otel_sessions.sdk._processor import SessionProcessor
+    from otel_sessions.sdk._root import Root
+    from otel_sessions.sdk._session import Session
 
-__all__ = ["Arguments", "Runtime", "configure", "content", "current", "for_session", "tracer"]
+__all__ = ["Arguments", "Runtime", "configure", "content", "current", "for_session", "here", "tracer"]
 
 _HOST_NAME: Final = "host.name"
 
@@ -57,6 +59,17 @@ def tracer() -> trace.Tracer:
     """Return the tracer of our own spans; without a runtime the global provider's."""
     runtime = _state.runtime
     return _state.unjoined if runtime is None else runtime.tracer
+
+
+def here() -> tuple[Session | None, Root | None]:
+    """Return the session of this context and its run; else the one that a parent process carried here."""
+    scope = _context.current_scope()
+    if scope is not None and scope.session is not None:
+        return scope.session, scope.place.root
+    runtime = _state.runtime
+    if runtime is None or runtime.carried_place is None:
+        return None, None
+    return runtime.carried, runtime.carried_place.root
 
 
 def content() -> Content:

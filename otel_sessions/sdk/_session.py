@@ -21,15 +21,15 @@ from otel_sessions.sdk import _context, _process, _provider
 from otel_sessions.sdk._calls import decorated
 from otel_sessions.sdk._context import Place, Scope
 from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._headers import headers
 from otel_sessions.sdk._options import Options, OutcomeName, ending_of
 from otel_sessions.sdk._root import Root
+from otel_sessions.sdk._task import Task
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-    from otel_sessions.sdk._task import Task
 
 __all__ = ["Activation", "Session", "Waiting", "begin", "continued", "root_of", "scope_of"]
 
@@ -173,9 +173,7 @@ class Session:
         attributes: Mapping[str, Any] | None = None,
     ) -> Task:
         """Return a task of this session: a block or a decorator; see `otel_sessions.task`."""
-        from otel_sessions.sdk._task import Task  # noqa: PLC0415 - a task knows its session
-
-        return Task(name, task_id=id, attributes=attributes or {}, session=self)
+        return Task(name, task_id=id, attributes=attributes or {}, find=lambda: (self, self._root))
 
     def waiting(self, reason: str = "approval") -> Waiting:
         """Return a block in which the session waits (for a person, a queue): it is shown so, not as hung."""
@@ -190,9 +188,7 @@ class Session:
 
     def carry(self) -> dict[str, str]:
         """Return headers that take the session to another process: `traceparent`, `baggage`."""
-        from otel_sessions.sdk._carry import headers  # noqa: PLC0415 - a carrier knows sessions
-
-        return headers(self)
+        return headers(self._started())
 
     def _started(self) -> Root:
         if self._root is None:

@@ -122,11 +122,7 @@ def start_solo(made: Session) -> Session:
 
 def current_session() -> Session | None:
     """Return the session of this context, or None; sessions of other contexts are theirs alone."""
-    scope = _context.current_scope()
-    if scope is not None and scope.session is not None:
-        return scope.session
-    runtime = _provider.current()
-    return runtime.carried if runtime is not None else None
+    return _provider.here()[0]
 
 
 def end_session(

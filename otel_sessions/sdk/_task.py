@@ -22,10 +22,8 @@ from otel_sessions.sdk._calls import Call, decorated
 from otel_sessions.sdk._context import Place, Scope, TaskMark
 from otel_sessions.sdk._guard import say_once
 from otel_sessions.sdk._options import text
-from otel_sessions.sdk._session import root_of
 from otel_sessions.sdk._settings import Content
 from otel_sessions.sdk._spans import end_span, start_span
-from otel_sessions.sdk._start import current_session
 from otel_sessions.sdk._values import attribute_values, to_json
 
 if TYPE_CHECKING:
@@ -34,11 +32,15 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from typing_extensions import Self
 
+    from otel_sessions.sdk._root import Root
     from otel_sessions.sdk._session import Session
 
-__all__ = ["Task", "task"]
+__all__ = ["Find", "Task", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+Find = Callable[[], "tuple[Session | None, Root | None]"]
+"""Tells the session of a task that begins, and its run."""
 
 _NO_RESULT: Final = object()
 
@@ -48,25 +50,23 @@ class Task:
 
     __slots__ = (
         "_attributes",
+        "_find",
         "_generation",
         "_given_id",
         "_id",
         "_name",
         "_result",
         "_scope",
-        "_session",
         "_span",
         "_state",
     )
 
-    def __init__(
-        self, name: str, *, task_id: str | None, attributes: Mapping[str, Any], session: Session | None
-    ) -> None:
+    def __init__(self, name: str, *, task_id: str | None, attributes: Mapping[str, Any], find: Find) -> None:
         self._name = text("name", name)
         self._given_id = None if task_id is None else text("id", task_id)
         self._id = self._given_id or str(uuid.uuid4())
         self._attributes = attribute_values(attributes)
-        self._session = session
+        self._find = find
         self._state: TaskState | None = None
         self._result: Any = _NO_RESULT
         self._scope: Scope | None = None
@@ -105,7 +105,8 @@ class Task:
     def __call__(self, function: F) -> F:
         """Decorate a function, coroutine function, generator function or async generator function.
 
-        Each call is a task of its own, with an id of its own; what it returns is its result.
+        Each call is a task of its own, with an id of its own unless one was given; what it returns is its
+        result.
         """
         return decorated(function, self._for_call, _set_result)
 
@@ -114,9 +115,9 @@ class Task:
             raise UsageError(f"task {self._name!r} ran before: make a new one for each run")
         self._state = TaskState.RUNNING
         self._generation = _process.generation()
-        session = self._session or current_session()
-        outside, context = _around(session)
-        self._scope = scope = Scope(session, self._place(session, outside), block=True)
+        session, root = self._find()
+        outside, context = _around(root)
+        self._scope = scope = Scope(session, self._place(root, outside), block=True)
         attributes = {**self._attributes, semconv.TASK_STATE: TaskState.RUNNING.value}
         context = otel.set_value(_context.PLACE_KEY, scope.place, context)
         self._span = scope.span = start_span(f"task {self._name}", context, attributes)
@@ -132,7 +133,11 @@ class Task:
         _context.leave(scope)
         self._state = task_state_for(exc)
         learned: dict[str, Any] = {semconv.TASK_STATE: self._state.value}
-        if self._result not in (_NO_RESULT, None) and _provider.content() is Content.CAPTURED:
+        if (
+            self._result is not _NO_RESULT
+            and self._result is not None
+            and _provider.content() is Content.CAPTURED
+        ):
             learned[semconv.TASK_RESULT] = to_json(self._result)
         # In a forked child the span is the parent's to end.
         if self._generation == _process.generation():
@@ -147,11 +152,10 @@ class Task:
         self.__exit__(kind, exc, tb)
 
     def _for_call(self, _call: Call) -> Task:
-        return Task(self._name, task_id=self._given_id, attributes=self._attributes, session=self._session)
+        return Task(self._name, task_id=self._given_id, attributes=self._attributes, find=self._find)
 
-    def _place(self, session: Session | None, outside: TaskMark | None) -> Place:
+    def _place(self, root: Root | None, outside: TaskMark | None) -> Place:
         mark = TaskMark(self._id, self._name, outside.id if outside is not None else None)
-        root = root_of(session) if session is not None else None
         if root is None:
             return Place(None, {}, mark)
         if root.ended:
@@ -171,13 +175,12 @@ def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | No
     `name` is of low cardinality; `id` is made up unless given. Without a session the task is recorded all
     the same. Raises ConfigurationError for a value of the wrong kind.
     """
-    return Task(name, task_id=id, attributes=attributes or {}, session=None)
+    return Task(name, task_id=id, attributes=attributes or {}, find=_provider.here)
 
 
-def _around(session: Session | None) -> tuple[TaskMark | None, Context]:
+def _around(root: Root | None) -> tuple[TaskMark | None, Context]:
     """Return the task around a new one, and the context that its span starts in."""
     scope, context = _context.current_scope(), _context.parent_context()
-    root = root_of(session) if session is not None else None
     if root is None or (scope is not None and scope.place.root is root):
         return (scope.place.task if scope is not None else None), context
     # Where another session is current, or none: below the root.
