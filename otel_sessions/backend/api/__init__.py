@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -27,14 +28,16 @@ _ENDPOINTS: Final[dict[str, Endpoint]] = {
     "/api/v1/sessions": sessions.list_sessions,
     f"/api/v1/sessions/{_ID}": sessions.session,
     f"/api/v1/sessions/{_ID}/rows": sessions.rows,
-    f"/api/v1/sessions/{_ID}/transcript": sessions.transcript,
     "/api/v1/spans/{trace_id}/{span_id}": spans.span,
-    "/api/v1/search": search.search,
     "/api/v1/status": status.status,
     "/api/v1/openapi.json": _openapi,
     "/healthz": status.healthz,
     "/readyz": status.readyz,
     "/metrics": status.metrics,
+}
+_LONG: Final[dict[str, Endpoint]] = {  # these read contents, not only indices
+    f"/api/v1/sessions/{_ID}/transcript": sessions.transcript,
+    "/api/v1/search": search.search,
 }
 _STREAMED: Final[dict[str, Endpoint]] = {
     f"/api/v1/sessions/{_ID}/otlp": export.export_session,
@@ -42,9 +45,15 @@ _STREAMED: Final[dict[str, Endpoint]] = {
 }
 
 
+LONG_READS_AT_ONCE: Final = 2
+"""Worker threads are few; whoever types into a search box must not take all of them from the others."""
+
+
 def routes(services: Services) -> list[web.AbstractRouteDef]:
     """Return the routes of the API and of the probes."""
+    places = asyncio.Semaphore(LONG_READS_AT_ONCE)
     return [
+        *(web.get(path, partial(_in_turn, places, endpoint, services)) for path, endpoint in _LONG.items()),
         *(web.get(path, partial(endpoint, services)) for path, endpoint in _ENDPOINTS.items()),
         # No HEAD: a body that is made while it is sent can't be left out.
         *(
@@ -52,3 +61,12 @@ def routes(services: Services) -> list[web.AbstractRouteDef]:
             for path, endpoint in _STREAMED.items()
         ),
     ]
+
+
+async def _in_turn(
+    places: asyncio.Semaphore, endpoint: Endpoint, services: Services, request: web.Request
+) -> web.StreamResponse:
+    async with places:
+        if request.transport is None:  # left while it waited
+            return web.Response(status=499)
+        return await endpoint(services, request)
