@@ -30,10 +30,11 @@ _STATES: Final = frozenset(state.value for state in State)
 
 @dataclass(slots=True)
 class _Where:
-    """Conditions of one statement, and their values."""
+    """Conditions of one statement, their values, and what they are put to."""
 
     conditions: list[str] = field(default_factory=list[str])
     values: list[Any] = field(default_factory=list[Any])
+    source: str = "sessions"
 
     def add(self, condition: str, *values: object) -> None:
         self.conditions.append(condition)
@@ -75,7 +76,7 @@ def list_sessions(conn: sqlite3.Connection, query: SessionQuery) -> SessionPage:
     for branch in branches:
         conditions = " AND ".join([*branch.conditions, *shared.conditions]) or "1"
         selects.append(
-            f"SELECT * FROM (SELECT {RECORD_COLUMNS} FROM sessions WHERE {conditions}"
+            f"SELECT * FROM (SELECT {RECORD_COLUMNS} FROM {branch.source} WHERE {conditions}"
             f" ORDER BY {order.clause} LIMIT {limit})"
         )
         values += [*branch.values, *shared.values]
@@ -93,10 +94,14 @@ def list_sessions(conn: sqlite3.Connection, query: SessionQuery) -> SessionPage:
 def count_states(conn: sqlite3.Connection, idle_before: int) -> dict[str, int]:
     """Count the sessions by shown state; of those without a run only the lately seen are visited."""
     stored = dict(conn.execute("SELECT state, n FROM session_counts WHERE n > 0"))
-    (active,) = conn.execute(
-        "SELECT count(*) FROM sessions WHERE state = '' AND last_seen_at >= ?", (idle_before,)
-    ).fetchone()
     without_run = stored.pop("", 0)
+    active = without_run
+    if idle_before > 0:
+        (active,) = conn.execute(
+            "SELECT count(*) FROM sessions INDEXED BY sessions_without_run"
+            " WHERE state = '' AND last_seen_at >= ?",
+            (idle_before,),
+        ).fetchone()
     counts = {state.value: stored.get(state.value, 0) for state in State}
     counts[State.RUNNING.value] += active
     counts[State.IDLE.value] += without_run - active
@@ -113,16 +118,29 @@ def _order_of(sort: str) -> _Order:
 
 
 def _branches(states: Iterable[str], idle_before: int) -> Iterator[_Where]:
-    """Ask for shown states, each by an index walk of its own; without states for all."""
+    """Ask for shown states, each by an index walk of its own."""
     for state in states:
         if state not in _STATES:
             raise ValueError(f"There is no state {state!r}; one of {', '.join(sorted(_STATES))} would do.")
-        if state != State.IDLE.value:
-            yield _Where([f"state = '{state}'"])
-        if state == State.RUNNING.value:  # few were seen lately, so this index, and sort what it gives
-            yield _Where(["state = '' AND +started_at = started_at AND last_seen_at >= ?"], [idle_before])
         if state == State.IDLE.value:
             yield _Where(["state = '' AND last_seen_at < ?"], [idle_before])
+            continue
+        yield _Where([f"state = '{state}'"])
+        if state == State.RUNNING.value:
+            yield _active(idle_before)
+
+
+def _active(idle_before: int) -> _Where:
+    """Ask for the sessions without any run that are not idle.
+
+    They are few, those seen lately, so they are found by that and then sorted: a walk in the list's
+    order would visit all the idle ones in between.
+    """
+    if idle_before <= 0:
+        return _Where(["state = ''"])
+    return _Where(
+        ["state = '' AND last_seen_at >= ?"], [idle_before], "sessions INDEXED BY sessions_without_run"
+    )
 
 
 def _shared(query: SessionQuery, order: _Order) -> _Where:
@@ -151,10 +169,10 @@ def _place(sort: str, cursor: str) -> tuple[Any, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         sorted_by, value, session_id = json.loads(text)
-        if not (isinstance(value, (str, int, float, type(None))) and isinstance(session_id, str)):
-            raise TypeError(text)
     except (binascii.Error, ValueError, TypeError) as exc:
         raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.") from exc
+    if not (isinstance(value, (str, int, float, type(None))) and isinstance(session_id, str)):
+        raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.")  # noqa: TRY004
     if sorted_by != sort:
         raise ValueError(
             f"The cursor belongs to the order {sorted_by!r}, not {sort!r}; start again without it."

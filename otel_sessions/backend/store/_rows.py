@@ -43,8 +43,8 @@ SPAN_COLUMNS: Final = (
     " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome"
 )
 ROW_COLUMNS: Final = (
-    "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task, agent,"
-    " model, tool, input_tokens, output_tokens, revision"
+    "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task,"
+    " agent, model, tool, input_tokens, output_tokens, revision"
 )
 LOG_COLUMNS: Final = (
     "id, session, digest, trace_id, span_id, time, severity, flags, category, event_name, service, model,"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -78,10 +78,12 @@ def _escaped(text: str) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Page:
-    """A page in the making."""
+    """A page in the making: hits before the position `upper`, at most `limit`."""
 
+    needle: Needle
+    upper: int
     limit: int
-    hits: list[Hit]
+    hits: list[Hit] = field(default_factory=list[Hit])
     cursor: str | None = None
 
     @property
@@ -90,43 +92,35 @@ class _Page:
 
 
 def search(
-    conn: sqlite3.Connection, text: str, limit: int, before: str | None, now: Callable[[], float]
+    conn: sqlite3.Connection, text: str, *, limit: int, before: str | None, now: Callable[[], float]
 ) -> tuple[Sequence[Hit], str | None]:
     """Return a page of hits and the cursor of the next; `now` is a clock in seconds that bounds the page.
 
     Raises ValueError for an unknown cursor.
     """
-    upper = _upper(before)
-    needle, page = Needle(text), _Page(limit, [])
+    page = _Page(Needle(text), _upper(before), limit)
     deadline = now() + _SECONDS
     chunks = conn.execute(
         "SELECT id, signal, encoding, zstd FROM chunks JOIN bodies USING (id) WHERE id <= ? ORDER BY id DESC",
-        (position_of(upper).chunk,),
+        (position_of(page.upper - 1).chunk,),
     )
     for number, signal, encoding, zstd in chunks:
         body = inflate(zstd)
-        if needle.find(body) is not None:
+        if page.needle.find(body) is not None:
             messages = [at.message for at in parse(SIGNALS[signal], ENCODINGS[encoding], body)]
-            _search_chunk(conn, needle, number, messages, upper, page)
+            _search_chunk(conn, number, messages, page)
         if page.full or now() >= deadline:
             page.cursor = page.cursor or str(row_id(number, 0))
             break
     return page.hits, page.cursor
 
 
-def _search_chunk(
-    conn: sqlite3.Connection,
-    needle: Needle,
-    number: int,
-    messages: Sequence[Message],
-    upper: int,
-    page: _Page,
-) -> None:
+def _search_chunk(conn: sqlite3.Connection, number: int, messages: Sequence[Message], page: _Page) -> None:
     for ordinal in range(len(messages) - 1, -1, -1):
         position = row_id(number, ordinal)
-        if position >= upper:
+        if position >= page.upper:
             continue
-        snippet = _snippet(needle, messages[ordinal])
+        snippet = _snippet(page.needle, messages[ordinal])
         row = None if snippet is None else _row(conn, position)
         if row is not None and snippet is not None:
             session_id, session_name, trace_id, span_id, name, start = row

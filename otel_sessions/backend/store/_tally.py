@@ -195,9 +195,11 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
     """Tell whether `new`, put in the place of `old`, tells all dates that `old` told.
 
     Where it does, a tally that adds `new` and takes `old` back from the sums is right; else it must be
-    counted anew. The end of an announced span, the usual case, hides its announcement.
+    counted anew. The end of an announced span, the usual case, hides its announcement: an earlier start
+    hides a later one, but for titles, of which the latest counts.
     """
-    same = old.start == new.start and old.parent_id == new.parent_id and old.service == new.service
+    dated = new.start <= old.start if old.title is None else new.start == old.start
+    same = dated and old.parent_id == new.parent_id and old.service == new.service
     told = (
         (old.user_id, new.user_id),
         (old.conversation_id, new.conversation_id),

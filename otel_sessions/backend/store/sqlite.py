@@ -5,6 +5,7 @@ Reasons and figures: docs/adr/0001-chunk-layout.md.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -44,17 +45,17 @@ class SqliteStore:
         Raises DataFolderError where the folder can't be written or is in use, CorruptStoreError and
         NewerSchemaError where the file in it can't be used.
         """
-        self._lock = FolderLock(folder)
         self._path = folder / _FILE
-        try:
+        with contextlib.ExitStack() as undo:
+            self._lock = FolderLock(folder)
+            undo.callback(self._lock.release)
             self._conn = connect(self._path, writable=True)
+            undo.callback(self._conn.close)
             with translated(self._path):
                 prepare(self._conn, self._path)
                 tune(self._conn)
                 self._writer = Writer(self._conn)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
         self._readers = Readers(self._path)
         self._reader = Reader(self._readers)
         self._bases: dict[str, int] = {}
@@ -140,7 +141,7 @@ class SqliteStore:
     ) -> tuple[Sequence[Hit], str | None]:
         """Find a substring in names and contents, newest first."""
         with self._readers.snapshot() as conn:
-            return search(conn, text, limit, before, time.monotonic)
+            return search(conn, text, limit=limit, before=before, now=time.monotonic)
 
     def totals(self, *, idle_before: int = 0) -> Totals:
         """Count what is stored, from counters."""
