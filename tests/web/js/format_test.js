@@ -10,10 +10,12 @@ import {
   count,
   duration,
   endedState,
+  kindClass,
   link,
   pretty,
   sessionDuration,
   shownState,
+  stateLook,
   tickLabel,
   tickStep,
   tokens,
@@ -149,6 +151,15 @@ Deno.test("an open state says since when, or for what", () => {
 
 Deno.test("a state nobody told us about is shown by its name", () => {
   assert.equal(shownState(session({ state: "paused" }), NOW).word, "paused");
+});
+
+Deno.test("a name that every object has is no word of ours", () => {
+  for (const name of ["__proto__", "constructor", "toString"]) {
+    assert.deepEqual(stateLook(name), { look: "other", glyph: "·", word: name });
+    assert.equal(endedState(name, name).word, "Ended");
+    assert.equal(shownState(session({ state: name }), NOW).note, "");
+    assert.equal(kindClass(name), "k-step");
+  }
 });
 
 Deno.test("only a session that is heard grows", () => {

@@ -8,6 +8,18 @@ import { layout } from "./json.js";
 
 export const UNKNOWN = "unknown";
 
+/**
+ * Words by name, looked up by names that come from outside: what is not in the list is undefined, even
+ * where every object has something by that name.
+ *
+ * @template T
+ * @param {Record<string, T>} entries
+ * @returns {Record<string, T | undefined>}
+ */
+export function lexicon(entries) {
+  return Object.assign(Object.create(null), entries);
+}
+
 const COUNT = new Intl.NumberFormat("en");
 
 /** @param {number | null | undefined} n */
@@ -125,8 +137,7 @@ export function utc(ns) {
   return `${seconds.replace("T", " ")}.${pad(Number(value % 1_000_000_000n), 9)} UTC`;
 }
 
-/** @type {Record<string, { glyph: string, word: string }>} */
-const STATES = {
+const STATES = lexicon({
   running: { glyph: "●", word: "Running" },
   waiting: { glyph: "◔", word: "Waiting" },
   stale: { glyph: "◌", word: "Stale" },
@@ -140,17 +151,48 @@ const STATES = {
   done: { glyph: "✓", word: "Done" },
   refused: { glyph: "⊘", word: "Refused" },
   timed_out: { glyph: "!", word: "Timed out" },
-};
+});
+
+/** What kinds of work a span can be; each has a class and a colour of its own. */
+export const CATEGORIES = [
+  "session",
+  "task",
+  "agent",
+  "model",
+  "embedding",
+  "tool",
+  "retrieval",
+  "workflow",
+  "step",
+];
+
+/** The class that colours a kind of work; "missing" for a span that is not here. @param {string} category */
+export function kindClass(category) {
+  return CATEGORIES.includes(category) || category === "missing" ? `k-${category}` : "k-step";
+}
 
 export const STATE_ORDER = /** @type {const} */ (["running", "waiting", "stale", "lost", "ended", "idle"]);
 
-/** Glyph and word of a state's name; a name we do not know is shown as it is. @param {string} name */
+/**
+ * Glyph, word and class of a state's name; a name we do not know is shown as it is, and gets no class of ours.
+ *
+ * @param {string} name
+ */
 export function stateLook(name) {
-  return STATES[name] ?? { glyph: "·", word: name };
+  const known = STATES[name];
+  return known ? { look: LOOKS[name] ?? name, ...known } : { look: "other", glyph: "·", word: name };
 }
 
-/** @type {Record<string, string>} */
-const ENDS = {
+/** States that share the colour of another. */
+const LOOKS = lexicon({
+  done: "ended",
+  failed: "failed",
+  timed_out: "failed",
+  refused: "waiting",
+  cancelled: "ended",
+});
+
+const ENDS = lexicon({
   completed: "Completed",
   error: "Failed",
   cancelled: "Cancelled",
@@ -162,10 +204,9 @@ const ENDS = {
   superseded: "Superseded",
   garbage_collected: "Abandoned",
   stopped: "Stopped",
-};
+});
 
-/** @type {Record<string, string>} */
-const OUTCOMES = { ok: "Completed", error: "Failed", cancelled: "Cancelled" };
+const OUTCOMES = lexicon({ ok: "Completed", error: "Failed", cancelled: "Cancelled" });
 
 /**
  * What a session's state is shown as: glyph, word, the class for its colour, and what follows in small.
@@ -178,15 +219,15 @@ const OUTCOMES = { ok: "Completed", error: "Failed", cancelled: "Cancelled" };
 export function shownState(s, now) {
   if (s.state === "ended") return endedState(s.outcome, s.end_reason);
   const heard = toMs(s.last_seen_at);
-  const notes = {
+  const notes = lexicon({
     running: s.inferred ? "inferred" : "",
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
     stale: `no news for ${age(now - heard)}`,
     lost: `since ${when(heard, now)}`,
     idle: [age(now - heard), s.outcome && (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase()].filter(Boolean)
       .join(", "),
-  };
-  return { look: s.state, ...stateLook(s.state), note: notes[s.state] ?? "" };
+  });
+  return { ...stateLook(s.state), note: notes[s.state] ?? "" };
 }
 
 /** @param {string | null} outcome @param {string | null} reason */

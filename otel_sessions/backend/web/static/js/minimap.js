@@ -5,23 +5,13 @@
  * @import { Scale } from "./scale.js"
  */
 import { html, useEffect, useRef } from "../vendor/preact-11.2.0.js";
+import { CATEGORIES, kindClass } from "./format.js";
 import { Flag } from "./rows.js";
 import { endOf } from "./scale.js";
 import { colours, painted } from "./theme.js";
 
 const HEIGHT = 40; // px
 const AT_MOST_EVERY = 250; // ms
-const CATEGORIES = [
-  "session",
-  "task",
-  "agent",
-  "model",
-  "embedding",
-  "tool",
-  "retrieval",
-  "workflow",
-  "step",
-];
 
 /**
  * Paint every row as a line; errors last, so that none is hidden.
@@ -47,7 +37,7 @@ function paint(context, table, scale, openUntil, { width, ratio }) {
   };
   table.order.forEach((row, i) => {
     if (!table.is(row, Flag.PLACEHOLDER)) {
-      bar(row, i, palette[`k-${table.categoryOf(row)}`] ?? palette["k-step"]);
+      bar(row, i, palette[kindClass(table.categoryOf(row))]);
     }
   });
   table.order.forEach((row, i) => table.failed(row) && bar(row, i, palette["k-bad"], 2));

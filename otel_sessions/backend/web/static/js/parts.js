@@ -12,6 +12,7 @@ import {
   count,
   date,
   duration,
+  kindClass,
   shownState,
   stateLook,
   toMs,
@@ -77,20 +78,14 @@ export function Glyph({ look, glyph, word, note }) {
 
 /** The state of a task, or one entry of a timeline. @param {{ name: string, note?: string }} props */
 export function Named({ name, note }) {
-  /** @type {Record<string, string>} */
-  const looks = {
-    done: "ended",
-    failed: "failed",
-    timed_out: "failed",
-    refused: "waiting",
-    cancelled: "ended",
-  };
-  return html`<${Glyph} look=${looks[name] ?? name} ...${stateLook(name)} note=${note} />`;
+  return html`<${Glyph} ...${stateLook(name)} note=${note} />`;
 }
 
 /** The coloured square of a kind of work, with its word for who does not see colour. @param {{ category: string }} props */
 export function Kind({ category }) {
-  return html`<i class=${`k k-${category}`} role="img" aria-label=${category} title=${category}></i>`;
+  return html`<i class=${`k ${
+    kindClass(category)
+  }`} role="img" aria-label=${category} title=${category}></i>`;
 }
 
 /** What failed, what to do, and how to try again. @param {{ problem: Problem, retry?: () => void }} props */

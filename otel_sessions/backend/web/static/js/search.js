@@ -81,7 +81,7 @@ function Hit({ hit, q }) {
       ${hit.snippet && hit.snippet !== hit.name
         ? html`
           <p class="mono">
-            <${Marked} text=${hit.snippet && hit.snippet !== hit.name} q=${q} />
+            <${Marked} text=${hit.snippet} q=${q} />
           </p>
         `
         : null}

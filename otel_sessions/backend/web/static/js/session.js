@@ -273,7 +273,7 @@ function Head({ session: s, lasting }) {
         ? "✓"
         : whole.look === "missing"
         ? "!"
-        : "?"} <b>${whole.word}</b>, <span>${whole.note}</span></span>
+        : "?"} <b>${whole.word}</b>, <span><${Text} value=${whole.note} /></span></span>
       <${Copy} text=${given} label=${`Copy the session id: ${given}`}><span class="mono muted"><${Text} value=${given
           .length > 14
         ? `${given.slice(0, 8)}…`

@@ -205,9 +205,7 @@ function Chips() {
         html`
           <button class=${`chip ${counts?.[state] ? "" : "none"}`} aria-pressed=${chosen.has(state)}
             title="Shift adds to the choice" onClick=${(/** @type {MouseEvent} */ e) => choose(state, e)}>
-            <${Glyph} look=${state} ...${stateLook(state)} /> <b>${counts
-              ? count(counts[state])
-              : ""}</b></button>
+            <${Glyph} ...${stateLook(state)} /> <b>${counts ? count(counts[state]) : ""}</b></button>
         `
       )}
       <span class="news" aria-live="polite">${held

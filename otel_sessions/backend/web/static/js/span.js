@@ -101,7 +101,7 @@ function Detail({ detail, trace, span, panel }) {
       ? html`<a class="link small" href=${spanHref(trace, span)}>own page</a>`
       : null}</h2>
     <p class="sub">
-      <span>${row.category}</span>
+      <span><${Text} value=${row.category} /></span>
       ${row.status === ERROR ? html`<span class="err">! error</span>` : null}
       <span>${row.end === null ? "open" : html`<${Duration} ns=${ns} />`}</span>
       ${usage(row)}
@@ -234,7 +234,7 @@ function Links({ span }) {
     span.links.map((to) =>
       html`<p><a class="link mono" href=${
         spanHref(to.traceId, to.spanId)
-      }>${to.spanId}</a> <span class="muted">in trace <span class="mono">${to.traceId}</span></span></p>${
+      }><${Text} value=${to.spanId} /></a> <span class="muted">in trace <span class="mono"><${Text} value=${to.traceId} /></span></span></p>${
         to.attributes?.length ? html`<${Attributes} list=${to.attributes} />` : null
       }`
     )
@@ -264,8 +264,22 @@ function Identity({ detail, trace, span }) {
   const { row, scope, span: full } = detail;
   /** @type {[string, Child][]} */
   const lines = [
-    ["trace", html`<${Copy} text=${trace} label="Copy the trace id">${trace}</${Copy}>`],
-    ["span", html`<${Copy} text=${span} label="Copy the span id">${span}</${Copy}>`],
+    [
+      "trace",
+      html`
+        <${Copy} text=${trace} label="Copy the trace id">
+          <${Text} value=${trace} />
+          </${Copy}>
+      `,
+    ],
+    [
+      "span",
+      html`
+        <${Copy} text=${span} label="Copy the span id">
+          <${Text} value=${span} />
+          </${Copy}>
+      `,
+    ],
     [
       "parent",
       row.parent_id
@@ -280,7 +294,7 @@ function Identity({ detail, trace, span }) {
         ? html`<${Time} ns=${detail.received_at} text=${clockMs(toMs(detail.received_at))} />`
         : html`<${Unknown} />`,
     ],
-    ["kind", KINDS[full?.kind ?? 0] ?? String(full?.kind)],
+    ["kind", KINDS[Number(full?.kind ?? 0)] ?? String(full?.kind)],
     ["task", row.task_id ? html`<${Text} value=${row.task_id} />` : "none"],
     [
       "scope",

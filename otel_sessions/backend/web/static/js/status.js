@@ -51,7 +51,7 @@ function isGroup(value) {
 /** @param {{ name: string, value: Record<string, unknown> }} props */
 function Group({ name, value }) {
   const lines = flat(value, "");
-  return html`<section class="card group"><h2>${words(name)}</h2>${
+  return html`<section class="card group"><h2><${Text} value=${words(name)} /></h2>${
     lines.length
       ? html`<dl>${lines.map(([key, v]) => html`<${Line} name=${key} value=${v} />`)}</dl>`
       : html`<p class="muted">nothing yet</p>`

@@ -15,7 +15,7 @@ export const painted = signal(0);
 
 export function start() {
   const kept = localStorage.getItem(KEY) ?? "system";
-  choose(kept in THEMES ? kept : "system");
+  choose(Object.hasOwn(THEMES, kept) ? kept : "system");
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => void painted.value++);
 }
 

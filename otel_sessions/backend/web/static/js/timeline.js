@@ -4,12 +4,12 @@
  * @import { SessionDetail, TimelineEntry } from "./types.d.ts"
  */
 import { html } from "../vendor/preact-11.2.0.js";
-import { clock, date, duration, endedState, plural, stateLook, toMs, when } from "./format.js";
+import { clock, date, duration, endedState, lexicon, plural, stateLook, toMs, when } from "./format.js";
 import { Ago, Duration, Glyph, Named, Text, Time, Unknown } from "./parts.js";
 import { connection, now } from "./state.js";
 
-/** What a run that was heard again, or resumed, does then is run. @type {Record<string, string>} */
-const STRETCH = { revived: "running", resumed: "running" };
+/** What a run that was heard again, or resumed, does then is run. */
+const STRETCH = lexicon({ revived: "running", resumed: "running" });
 
 /**
  * Stretches of one state each, from the first entry to `until`; of several runs the latest word counts.
@@ -72,9 +72,11 @@ export function Strip({ session: s }) {
     : "now";
   return html`
     <div class="strip" role="img" aria-label=${`States over time: ${spoken}`}>${parts.map((part) =>
-      html`<i class=${part.state} title=${`${wordOf(part.state)}${part.detail ? ` (${part.detail})` : ""}, ${
-        clock(part.from)
-      } to ${clock(part.to)}, ${duration((part.to - part.from) * 1e6)}`} style=${{
+      html`<i class=${part.state === "inferred" ? "inferred" : stateLook(part.state).look} title=${`${
+        wordOf(part.state)
+      }${part.detail ? ` (${part.detail})` : ""}, ${clock(part.from)} to ${clock(part.to)}, ${
+        duration((part.to - part.from) * 1e6)
+      }`} style=${{
         inlineSize: `${((part.to - part.from) / whole) * 100}%`,
       }}></i>`
     )}</div>
@@ -106,7 +108,7 @@ export function TimelineView({ session: s }) {
             }</span>
             ${
               s.runs.length > 1
-                ? html`<span class="mono muted">run ${entry.root_id.slice(0, 8)}</span>`
+                ? html`<span class="mono muted">run <${Text} value=${entry.root_id.slice(0, 8)} /></span>`
                 : null
             }</li>`;
           })
@@ -128,8 +130,7 @@ export function TimelineView({ session: s }) {
 /** @param {{ entry: TimelineEntry }} props */
 function Entry({ entry }) {
   if (entry.state !== "ended") return html`<${Named} name=${entry.state} note=${entry.detail ?? ""} />`;
-  const outcomes =
-    /** @type {Record<string, string>} */ ({ completed: "ok", error: "error", timeout: "error" });
+  const outcomes = lexicon({ completed: "ok", error: "error", timeout: "error" });
   const { look, glyph, word } = endedState(outcomes[entry.detail ?? ""] ?? null, entry.detail);
   return html`<${Glyph} look=${look} glyph=${glyph} word=${word} />`;
 }
@@ -154,10 +155,10 @@ function Runs({ session: s }) {
         const state = ended || run.signal === "live" || run.signal === "none" ? run.phase : run.signal;
         const look = ended
           ? endedState(run.outcome, run.end_reason)
-          : { look: state, ...stateLook(state), note: run.waiting_for ?? "" };
+          : { ...stateLook(state), note: run.waiting_for ?? "" };
         return html`
           <tr>
-            <td class="mono">${run.root_id.slice(0, 8)}${run.resumed
+            <td class="mono"><${Text} value=${run.root_id.slice(0, 8)} />${run.resumed
               ? html`${" "}<span class="tag">resumed</span>`
               : null}${run.child ? html`${" "}<span class="tag">child process</span>` : null}</td>
             <td>

@@ -5,7 +5,7 @@
  */
 import { html, useEffect, useRef, useSignal } from "../vendor/preact-11.2.0.js";
 import { get, problemFrom, url } from "./api.js";
-import { clockMs, count, pretty, toMs } from "./format.js";
+import { clockMs, count, lexicon, pretty, toMs } from "./format.js";
 import { Failure, Skeleton, Text, Time } from "./parts.js";
 import { sessionHref } from "./state.js";
 
@@ -13,15 +13,14 @@ const LONG = 1500; // characters shown of a long text until it is asked for
 const LONG_SYSTEM = 320; // of instructions, which say the same in every call
 const NEWS_PAUSE = 700; // ms
 
-/** @type {Record<TranscriptItem["kind"], string>} */
-const WORDS = {
+const WORDS = lexicon({
   system: "system",
   user: "user",
   assistant: "assistant",
   tool_call: "tool call",
   tool_result: "result",
   event: "event",
-};
+});
 
 /** @typedef {{ item: TranscriptItem, result: TranscriptItem | null }} Card */
 
@@ -73,9 +72,9 @@ function Message({ item, result, session, linked }) {
   const ok = result?.ok ?? item.ok;
   const to = item.span && linked ? sessionHref(session, { span: item.span.span_id, detail: "1" }) : null;
   return html`
-    <article class=${`msg ${item.kind}`}>
+    <article class=${`msg ${WORDS[item.kind] ? item.kind : ""}`}>
       <header>
-        <b>${WORDS[item.kind] ?? item.kind}${item.name
+        <b><${Text} value=${WORDS[item.kind] ?? item.kind} />${item.name
           ? html`${" · "}<${Text} value=${item.name} />`
           : null}</b>
         ${item.agent ? html`<span><${Text} value=${item.agent} /></span>` : null}

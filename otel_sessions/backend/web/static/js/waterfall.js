@@ -7,7 +7,7 @@
  * @import { SessionDetail } from "./types.d.ts"
  */
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useSignal } from "../vendor/preact-11.2.0.js";
-import { compact, count, duration, isGrowing, nsBetween, plural, tickLabel } from "./format.js";
+import { compact, count, duration, isGrowing, kindClass, nsBetween, plural, tickLabel } from "./format.js";
 import { useKeys } from "./keys.js";
 import { Minimap } from "./minimap.js";
 import { adjust, remember, remembered } from "./nav.js";
@@ -402,7 +402,7 @@ function Row({ table, row, position, scale, until, openWord, selected, expanded,
         ${depth > DEEPEST ? html`<small class="deep">${depth}</small>` : null}
         <${Kind} category=${missing ? "missing" : table.categoryOf(row)} />
         <em>${bad ? html`<span class="mark" aria-label="error">!</span>` : null}${missing
-          ? html`missing span <span class="mono">${table.id[row].slice(0, 8)}</span>`
+          ? html`missing span <span class="mono"><${Text} value=${table.id[row].slice(0, 8)} /></span>`
           : html`<${Text} value=${table.nameOf(row) || "unnamed span"} />`}</em>
         <${Notes} table=${table} row=${row} expanded=${expanded} />
       </span>
@@ -446,7 +446,7 @@ function Bar({ table, row, scale, until, live, folded }) {
   const from = Math.max(0, scale.at(table.start[row]));
   const to = Math.min(1, scale.at(end));
   if (from > 1 || to < 0) return null;
-  const look = missing ? "k-missing" : table.failed(row) ? "k-bad" : `k-${table.categoryOf(row)}`;
+  const look = missing ? "k-missing" : table.failed(row) ? "k-bad" : kindClass(table.categoryOf(row));
   const form = folded ? "many" : table.is(row, Flag.OPEN) ? (live ? "open" : "open cut") : "";
   return html`<i class=${`${look} ${form}`} style=${{
     left: `${from * 100}%`,
@@ -462,6 +462,8 @@ function Legend({ table, version }) {
     return [...seen].sort((a, b) => a - b).map((index) => table.words.categories.list[index]);
   }, [table, version]);
   return html`<span class="legend">${
-    kinds.map((kind) => html`<span><i class=${`k k-${kind}`} aria-hidden="true"></i>${kind}</span>`)
+    kinds.map((kind) =>
+      html`<span><i class=${`k ${kindClass(kind)}`} aria-hidden="true"></i><${Text} value=${kind} /></span>`
+    )
   }</span>`;
 }
