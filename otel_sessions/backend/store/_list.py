@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from otel_sessions.backend.records import SessionRecord
-from otel_sessions.backend.store._sessions import RECORD_COLUMNS, session_record
+from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store.base import SessionPage, SessionQuery
 from otel_sessions.lifecycle import State
 

@@ -24,9 +24,9 @@ from otel_sessions.backend.resolve import session_id
 from otel_sessions.backend.store._chunks import Chunk, ChunkReader
 from otel_sessions.backend.store._connection import Readers
 from otel_sessions.backend.store._names import NameReader
+from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._rows import ROW_COLUMNS, position_of, row_words, stored_row
 from otel_sessions.backend.store._runs import RUN_COLUMNS, run_of
-from otel_sessions.backend.store._sessions import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._tasks import TASK_COLUMNS, tasks_of
 from otel_sessions.backend.store.base import StoredLog, StoredSpan
 

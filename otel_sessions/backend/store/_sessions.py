@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from otel_sessions.backend import resolve
 from otel_sessions.backend.records import LogRecord, SessionRecord, SpanRecord
 from otel_sessions.backend.store._names import NameWriter
+from otel_sessions.backend.store._rollups import (
+    INSERT,
+    RECORD_COLUMNS,
+    STATE_COLUMNS,
+    UPDATE,
+    UPDATE_PLACE,
+    content,
+    place,
+    rollup_row,
+    state_of,
+    update_row,
+)
 from otel_sessions.backend.store._rows import LOG_COLUMNS, SPAN_COLUMNS, log_record, span_record
 from otel_sessions.backend.store._runs import RUN_COLUMNS, gauge_of, run_of
-from otel_sessions.backend.store._summary import SessionState, summary, words
+from otel_sessions.backend.store._summary import SessionState, summary
 from otel_sessions.backend.store._tally import Tally
 
-__all__ = ["RECORD_COLUMNS", "Sessions", "session_record"]
+__all__ = ["Sessions"]
 
-RECORD_COLUMNS: Final = (
-    "id, session_id, name, title, service, user_id, conversation_id, state, phase, signal, waiting_for,"
-    " outcome, end_reason, started_at, ended_at, last_seen_at, runs_count, spans, errors, traces_count,"
-    " tasks_count, turns, model_calls, tool_calls, agents, models, input_tokens, output_tokens,"
-    " cached_tokens, cost, missing_spans, inferred, revision"
-)
-_AGENTS, _MODELS, _INFERRED, _STATE = 24, 25, 31, 7
 _REMEMBERED: Final = 2_000
 
 T = TypeVar("T")
@@ -37,44 +39,6 @@ _PARTS: Final = (
     ("loose_traces", "session"),
     ("timeline", "session"),
 )
-_STATE_COLUMNS: Final = "own_seen, loose_seen, words, tally, key, no"
-_INSERT: Final = f"INSERT INTO sessions ({RECORD_COLUMNS}, {_STATE_COLUMNS}) VALUES ({','.join('?' * 39)})"
-_UPDATE: Final = (
-    f"UPDATE sessions SET ({RECORD_COLUMNS}, {_STATE_COLUMNS}) = ({','.join('?' * 39)}) WHERE no = ?39"
-)
-
-
-def session_record(row: tuple[Any, ...], idle_before: int = 0) -> SessionRecord:
-    """Return the record of a row of RECORD_COLUMNS; without any run, silence since `idle_before` is idle."""
-    values = list(row)
-    values[_AGENTS] = tuple(json.loads(row[_AGENTS]))
-    values[_MODELS] = tuple(json.loads(row[_MODELS]))
-    values[_INFERRED] = bool(row[_INFERRED])
-    record = SessionRecord(*values)
-    if not record.state:
-        values[_STATE] = "idle" if record.last_seen_at < idle_before else "running"
-        record = SessionRecord(*values)
-    return record
-
-
-def _stored_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
-    values: list[Any] = list(_fields(record))
-    values[_AGENTS] = json.dumps(record.agents)
-    values[_MODELS] = json.dumps(record.models)
-    values[_STATE] = _stored_state(record)
-    return (
-        *values,
-        session.own_seen,
-        session.loose_seen,
-        words(record),
-        session.tally.to_json(),
-        session.key,
-        session.no,
-    )
-
-
-def _stored_state(record: SessionRecord) -> str:
-    return record.state if record.runs_count else ""
 
 
 class Sessions:
@@ -126,8 +90,8 @@ class Sessions:
         """Forget a session that became part of another."""
         for table, column in _PARTS:
             self._conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (session.no,))
-        if session.stored is not None:
-            self._count_states({_stored_state(session.stored): -1})
+        if session.row is not None:
+            self._count_states({place(session.row)[0]: -1})
         for cache in (self._by_no, self._touched):
             cache.pop(session.no, None)
         self._no_of.pop(session.key, None)
@@ -137,36 +101,37 @@ class Sessions:
 
         `with_rows` are the ids of sessions of which index rows changed: they count as changed.
         """
-        new: list[tuple[Any, ...]] = []
-        old: list[tuple[Any, ...]] = []
         changed: list[SessionRecord] = []
         gone: list[str] = []
-        states: Counter[str] = Counter()
         for session in list(self._touched.values()):
             if session.no in self._recount:
                 self._recount_rows(session)
             if session.empty:
-                if session.stored is not None:
+                if session.row is not None:
                     gone.append(session.id)
                 self.drop(session)
                 continue
             record = summary(session, revision)
-            rows = new if session.stored is None else old
-            if session.stored is not None:
-                if session.id not in with_rows and _same(record, session.stored):
-                    continue
-                states[_stored_state(session.stored)] -= 1
-            states[_stored_state(record)] += 1
-            session.stored = record
-            rows.append(_stored_row(record, session))
-            changed.append(record)
-        self._conn.executemany(_INSERT, new)
-        self._conn.executemany(_UPDATE, old)
-        self._count_states(states)
+            row = rollup_row(record, session)
+            if session.id in with_rows or session.row is None or content(row) != content(session.row):
+                self._save_row(session, row)
+                changed.append(record)
         self._touched.clear()
         self._recount.clear()
         self._trim()
         return changed, gone
+
+    def _save_row(self, session: SessionState, row: tuple[Any, ...]) -> None:
+        before, session.row = session.row, row
+        if before is None:
+            self._conn.execute(INSERT, row)
+            self._count_states({place(row)[0]: 1})
+            return
+        self._conn.execute(UPDATE, update_row(row))
+        if place(row) != place(before):
+            self._conn.execute(UPDATE_PLACE, place(row))
+            if place(row)[0] != place(before)[0]:
+                self._count_states({place(before)[0]: -1, place(row)[0]: 1})
 
     def count_missing_parents(self, session: SessionState) -> int:
         """Return how many parents its spans name that are not stored."""
@@ -205,17 +170,11 @@ class Sessions:
 
     def _load(self, where: str, value: object) -> SessionState | None:
         row = self._conn.execute(
-            f"SELECT {RECORD_COLUMNS}, {_STATE_COLUMNS} FROM sessions WHERE {where}",
-            (value,),
+            f"SELECT {RECORD_COLUMNS}, {STATE_COLUMNS} FROM sessions WHERE {where}", (value,)
         ).fetchone()
         if row is None:
             return None
-        record = session_record(row[:-6])
-        own_seen, loose_seen, _, tally, key, no = row[-6:]
-        session = SessionState(no, record.id, key, record.session_id, Tally.from_json(tally))
-        session.stored = record
-        session.own_seen, session.loose_seen = own_seen, loose_seen
-        session.traces, session.tasks = record.traces_count, record.tasks_count
+        session = state_of(row)
         self._load_parts(session)
         return self._remember(session)
 
@@ -298,11 +257,3 @@ def _learn(known: set[T], new: set[T]) -> None:
     if len(known) > _REMEMBERED:
         known.clear()
     known.update(new)
-
-
-def _same(new: SessionRecord, old: SessionRecord) -> bool:
-    return _compared(new) == _compared(old)
-
-
-_fields = attrgetter(*SessionRecord.__slots__)
-_compared = attrgetter(*(name for name in SessionRecord.__slots__ if name != "revision"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord
 from otel_sessions.backend.store._tally import LISTED, Tally
@@ -29,7 +30,7 @@ class SessionState:
     missing_parents: int = 0
     own_seen: int = 0  # latest arrival of what told this session itself
     loose_seen: int = 0  # latest arrival of what is here by its trace
-    stored: SessionRecord | None = None  # the roll-up row as it is in the database
+    row: tuple[Any, ...] | None = None  # the roll-up row as it is in the database
     known_traces: set[bytes] = field(default_factory=set[bytes])
     known_tasks: set[str] = field(default_factory=set[str])
 

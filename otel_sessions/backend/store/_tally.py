@@ -192,15 +192,16 @@ _ERROR: Final = 2
 
 
 def hides(old: SpanRecord, new: SpanRecord) -> bool:
-    """Tell whether `new`, put in the place of `old`, tells all dates that `old` told.
+    """Tell whether `new`, put in the place of `old`, tells all words and dates that `old` told.
 
     Where it does, a tally that adds `new` and takes `old` back from the sums is right; else it must be
     counted anew. The end of an announced span, the usual case, hides its announcement: an earlier start
     hides a later one, but for titles, of which the latest counts.
     """
-    dated = new.start <= old.start if old.title is None else new.start == old.start
+    dated = new.start == old.start or (0 < new.start < old.start and old.title is None)
     same = dated and old.parent_id == new.parent_id and old.service == new.service
     told = (
+        (old.task_id, new.task_id),
         (old.user_id, new.user_id),
         (old.conversation_id, new.conversation_id),
         (old.agent, new.agent),

@@ -1,0 +1,92 @@
+"""Roll-up rows of sessions: between what the writer knows, a row, and the record that readers get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from operator import attrgetter, itemgetter
+from typing import Any, Final
+
+from otel_sessions.backend.records import SessionRecord
+from otel_sessions.backend.store._summary import SessionState, words
+from otel_sessions.backend.store._tally import Tally
+
+__all__ = [
+    "INSERT",
+    "RECORD_COLUMNS",
+    "STATE_COLUMNS",
+    "UPDATE",
+    "UPDATE_PLACE",
+    "content",
+    "place",
+    "rollup_row",
+    "session_record",
+    "state_of",
+    "update_row",
+]
+
+_RECORD: Final = tuple(SessionRecord.__slots__)
+_STATE: Final = ("own_seen", "loose_seen", "words", "tally", "key", "no")
+_ALL: Final = (*_RECORD, *_STATE)
+RECORD_COLUMNS: Final = ", ".join(_RECORD)
+STATE_COLUMNS: Final = ", ".join(_STATE)
+INSERT: Final = f"INSERT INTO sessions ({', '.join(_ALL)}) VALUES ({','.join('?' * len(_ALL))})"
+
+# What has an index is written only when it changes: most commits change none of it.
+_PLACE: Final = ("state", "started_at", "no")
+_VARIABLE: Final = tuple(name for name in _ALL if name not in (*_PLACE, "id", "session_id", "key"))
+UPDATE: Final = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _VARIABLE)} WHERE no = ?"
+UPDATE_PLACE: Final = "UPDATE sessions SET state = ?, started_at = ? WHERE no = ?"
+
+place = itemgetter(*map(_ALL.index, _PLACE))
+"""Return the stored state, the start and the number of a whole row."""
+content = itemgetter(*(no for no, name in enumerate(_ALL) if name != "revision"))
+"""Return a whole row without its revision."""
+_fields = attrgetter(*_RECORD)
+_variable = itemgetter(*(_ALL.index(name) for name in (*_VARIABLE, "no")))
+_AGENTS, _MODELS, _INFERRED, _SHOWN = map(_ALL.index, ("agents", "models", "inferred", "state"))
+
+
+def session_record(row: Sequence[Any], idle_before: int = 0) -> SessionRecord:
+    """Return the record of a row of RECORD_COLUMNS; without any run, silence since `idle_before` is idle."""
+    values = list(row)
+    values[_AGENTS] = tuple(json.loads(row[_AGENTS]))
+    values[_MODELS] = tuple(json.loads(row[_MODELS]))
+    values[_INFERRED] = bool(row[_INFERRED])
+    record = SessionRecord(*values)
+    if not record.state:
+        values[_SHOWN] = "idle" if record.last_seen_at < idle_before else "running"
+        record = SessionRecord(*values)
+    return record
+
+
+def rollup_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
+    """Return the whole row of a session, in the order of INSERT."""
+    values: list[Any] = list(_fields(record))
+    values[_AGENTS] = json.dumps(record.agents)
+    values[_MODELS] = json.dumps(record.models)
+    values[_SHOWN] = record.state if record.runs_count else ""  # without any run it depends on the clock
+    texts = (words(record), session.tally.to_json(), session.key)
+    return (*values, session.own_seen, session.loose_seen, *texts, session.no)
+
+
+def update_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values of UPDATE out of a whole row."""
+    return _variable(row)
+
+
+def state_of(row: tuple[Any, ...]) -> SessionState:
+    """Return what the writer knows of the session of a whole row; runs and gauges have their own tables."""
+    named = dict(zip(_ALL, row, strict=True))
+    return SessionState(
+        no=named["no"],
+        id=named["id"],
+        key=named["key"],
+        session_id=named["session_id"],
+        tally=Tally.from_json(named["tally"]),
+        traces=named["traces_count"],
+        tasks=named["tasks_count"],
+        own_seen=named["own_seen"],
+        loose_seen=named["loose_seen"],
+        row=row,
+    )
