@@ -67,7 +67,7 @@ class TaskMark:
 class Place:
     """Where a span belongs: its run (None: a remote one), its task, and the attributes that say so."""
 
-    __slots__ = ("root", "stamp", "task")
+    __slots__ = ("root", "session_id", "stamp", "task")
 
     def __init__(
         self, root: Root | None, stamp: Mapping[str, AttributeValue], task: TaskMark | None = None
@@ -75,6 +75,7 @@ class Place:
         self.root = root
         self.task = task
         self.stamp = dict(stamp)
+        self.session_id = stamp.get(semconv.SESSION_ID)
         if task is not None:
             self.stamp[semconv.TASK_ID] = task.id
             self.stamp[semconv.TASK_NAME] = task.name

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from otel_sessions.sdk._root import Root
 
-__all__ = ["end_collected", "end_open", "handle_signals", "install"]
+__all__ = ["end_collected", "end_open", "handle_signals", "install", "watching"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -67,11 +67,12 @@ class Ender(Protocol):
 class _Hooks:
     """The state of this module; one instance."""
 
-    __slots__ = ("__weakref__", "ender", "first_signal", "handling", "watches_children")
+    __slots__ = ("__weakref__", "ender", "first_signal", "handling", "watches_children", "watching")
 
     def __init__(self) -> None:
         self.ender: Ender | None = None
         self.watches_children = False
+        self.watching = False
         self.first_signal: float | None = None
         self.handling = False
 
@@ -88,15 +89,24 @@ def install(ender: Ender) -> None:
 
 
 def handle_signals(*, wanted: bool) -> None:
-    """Handle SIGTERM and SIGHUP where their disposition is the default, or give ours back."""
+    """Handle SIGTERM and SIGHUP where their disposition is the default, or give ours back.
+
+    Only the main thread may; elsewhere nothing is done, and `watching` stays False.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
+    _hooks.watching = True
     for number in _SIGNALS:
         present = signal.getsignal(number)
         if wanted and present is signal.SIG_DFL:
             signal.signal(number, _on_signal)
         elif not wanted and present is _on_signal:
             signal.signal(number, signal.SIG_DFL)
+
+
+def watching() -> bool:
+    """Tell whether the dispositions of signals were looked at in this process."""
+    return _hooks.watching
 
 
 def end_open(

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -39,12 +39,8 @@ _COMPLAIN_AFTER: Final = 30.0
 """Seconds without any delivery after which a running program is told; a short one hears it at its end."""
 
 
-class Outbound(NamedTuple):
-    """An ended span on its way."""
-
-    span: ReadableSpan
-    place: Place | None
-    late: bool
+Outbound = tuple["ReadableSpan", "Place | None", bool]
+"""An ended span, where it belongs, and whether it ended after its run: a bare tuple, for it is many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +110,11 @@ class SpanWorker:
                 self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
                 self._thread.start()
 
-    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
+    def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span on the queue; a full queue loses its oldest."""
         if self._outlet.open_exporter is None or (self._in_flight and threading.get_ident() == self._ident):
             return  # the second: an instrumentation traced our own request
-        item = Outbound(span, place, late)
+        item = (span, place, late)
         if self._stopped:
             self._lose((item,), "shut down")
             return
@@ -287,7 +283,7 @@ class SpanWorker:
         with suppress(IndexError):
             while len(batch) < self._outlet.batch:
                 item = self._queue.popleft()
-                if isinstance(item, Outbound):
+                if not isinstance(item, Outlet):
                     batch.append(item)
                 elif batch:
                     self._queue.appendleft(item)
@@ -358,12 +354,14 @@ class SpanWorker:
                 self.do(partial(self._switch, item))
                 continue
             self._dropped[why] += 1
-            if item.place is not None and item.place.root is not None:
-                item.place.root.lost()
+            place = item[1]
+            if place is not None and place.root is not None:
+                place.root.lost()
 
 
 def _outgoing(item: Outbound) -> ReadableSpan:
     """Return the span with what was evicted or became known at its end; at worst as it is."""
+    span, place, late = item
     with guard("amend"):
-        return amended(item.span, item.place, late=item.late)
-    return item.span
+        return amended(span, place, late=late)
+    return span

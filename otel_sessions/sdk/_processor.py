@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from otel_sessions import semconv
 from otel_sessions.sdk import _context
 from otel_sessions.sdk._context import Place
-from otel_sessions.sdk._guard import guard, guarded
-from otel_sessions.sdk._registry import OpenEntry, key_of, registry
+from otel_sessions.sdk._guard import guard, guarded_hook
+from otel_sessions.sdk._registry import OpenEntry, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,11 +45,16 @@ class Pipeline(Protocol):
         """Where spans belong that have no session: a run of the parent process."""
         ...
 
-    def ready(self) -> None:
-        """Make sure that somebody will take what ends, also in a forked child."""
+    @property
+    def cold(self) -> bool:
+        """Whether nobody would take what ends: in a forked child, before `ready()`."""
         ...
 
-    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
+    def ready(self) -> None:
+        """Make sure that somebody will take what ends."""
+        ...
+
+    def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Take an ended span."""
         ...
 
@@ -77,7 +82,7 @@ class SessionProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Count the span and hand it on."""
-        self._close(span)
+        self._close(span, cast("trace.SpanContext", span.get_span_context()))
         for processor in self.pipeline.processors:
             with guard("span processor"):
                 processor.on_end(span)
@@ -100,27 +105,30 @@ class SessionProcessor(SpanProcessor):
                 flushed = processor.force_flush(timeout_millis) and flushed
         return flushed
 
-    @guarded("on_start")
+    @guarded_hook("on_start")
     def _open(self, span: Span, context: Context) -> None:
-        self.pipeline.ready()
+        if self.pipeline.cold:
+            self.pipeline.ready()
         place = cast("Place | None", context.get(_context.PLACE_KEY)) or self._place_of(span, context)
         attributes = cast("Mapping[str, Any]", span.attributes)
         own_id = attributes.get(semconv.SESSION_ID)
-        if own_id is not None and (place is None or place.stamp.get(semconv.SESSION_ID) != own_id):
+        if own_id is not None and (place is None or place.session_id != own_id):
             place = Place(None, {semconv.SESSION_ID: own_id})
-        key = key_of(span.get_span_context())
-        entry = registry.open[key] = OpenEntry(span, place)
+        key = span.get_span_context().span_id
+        entry = OpenEntry(span, place)
+        registry.opened(key, entry)
         if place is None:
             return
-        missing = {name: value for name, value in place.stamp.items() if name not in attributes}
-        if missing:
-            span.set_attributes(missing)
+        if len(place.stamp) > 1:
+            span.set_attributes({k: v for k, v in place.stamp.items() if k not in attributes})
+        elif own_id is None:
+            span.set_attribute(semconv.SESSION_ID, place.session_id)
         if place.root is not None:
             place.root.opened(key, entry)
 
-    @guarded("on_end")
-    def _close(self, span: ReadableSpan) -> None:
-        key = key_of(cast("trace.SpanContext", span.get_span_context()))
+    @guarded_hook("on_end")
+    def _close(self, span: ReadableSpan, context: trace.SpanContext) -> None:
+        key = context.span_id
         entry = registry.open.pop(key, None)
         if entry is None and key in registry.inherited:
             return
@@ -130,12 +138,14 @@ class SessionProcessor(SpanProcessor):
         if root is not None:
             root.closed(key)
             late = root.ended_at is not None and (span.end_time or 0) > root.ended_at
-        self.pipeline.take(span, place, late=late)
+        # What is recorded but not sampled goes no further.
+        if context.trace_flags.sampled:
+            self.pipeline.take(span, place, late)
 
     def _place_of(self, span: Span, context: Context) -> Place | None:
         parent = span.parent
         if parent is not None:
-            entry = registry.open.get(key_of(parent))
+            entry = registry.open.get(parent.span_id)
             if entry is not None and entry.place is not None:
                 return entry.place
             place = self._remote_place(context) if parent.is_remote else _ended_place(parent, context)
@@ -160,6 +170,6 @@ def _ended_place(parent: trace.SpanContext, context: Context) -> Place | None:
     if session_id is None:
         return None
     for scope in (_context.scope_of(context), _context.innermost()):
-        if scope is not None and scope.place.stamp.get(semconv.SESSION_ID) == session_id:
+        if scope is not None and scope.place.session_id == session_id:
             return scope.place
     return Place(None, {semconv.SESSION_ID: session_id})

@@ -84,6 +84,9 @@ def for_session() -> Runtime | None:
     if runtime is None:
         with _state.lock, guard("set-up"):
             runtime = _state.runtime or _set_up_implicitly()
+    if runtime is not None and runtime.settings.signals and not _exit.watching():
+        # The set-up was another thread's; this may be the main one.
+        _exit.handle_signals(wanted=True)
     if runtime is not None and runtime.closed:
         say_once("closed", "otel_sessions: sessions are not recorded after shutdown(); call init() again")
         return None
@@ -216,8 +219,7 @@ def _check_change(runtime: Runtime, arguments: Arguments) -> None:
 def _after_fork_in_child() -> None:
     _state.lock = threading.RLock()
     if _state.runtime is not None:
-        _state.runtime.worker.after_fork_in_child()
-        _state.runtime.liveness.after_fork_in_child()
+        _state.runtime.after_fork_in_child()
 
 
 _process.around_fork(in_child=_after_fork_in_child)

@@ -40,10 +40,12 @@ class Root:
     __slots__ = (
         "__weakref__",
         "_claimed",
-        "_counts",
+        "_dropped",
+        "_ended",
         "_handle",
         "_lock",
         "_open",
+        "_started",
         "_waits",
         "activity",
         "child",
@@ -79,8 +81,8 @@ class Root:
         self._claimed = False
         # Reentrant, for the collector may end a suspended generator's span in the midst of it.
         self._lock = threading.RLock()
-        self._counts = [0, 0, 0]
-        self._open: dict[tuple[int, int], OpenEntry] = {}
+        self._started = self._ended = self._dropped = 0
+        self._open: dict[int, OpenEntry] = {}
         self._waits: list[str] = []
         self._handle: weakref.ref[Any] | None = None
 
@@ -131,7 +133,7 @@ class Root:
     def counts(self) -> Counts:
         """Count the spans of this run in this process."""
         with self._lock:
-            return Counts(*self._counts)
+            return Counts(self._started, self._ended, self._dropped)
 
     def open_spans(self, limit: int = 64) -> Sequence[OpenSpan]:
         """Return open spans of this run, the oldest first, without the root."""
@@ -156,31 +158,39 @@ class Root:
 
     # --- What the processor tells -----------------------------------------------------------------
 
-    def opened(self, key: tuple[int, int], entry: OpenEntry) -> None:
+    def opened(self, key: int, entry: OpenEntry) -> None:
         """Count a span that started in this run."""
         with self._lock:
-            self._counts[0] += 1
+            self._started += 1
             self._open[key] = entry
         self.activity = time.monotonic_ns()
         if self.child and id(self) not in registry.roots:
             self._report()
 
-    def closed(self, key: tuple[int, int]) -> None:
+    def closed(self, key: int) -> None:
         """Count a span of this run that ended."""
         with self._lock:
             self._open.pop(key, None)
-            self._counts[1] += 1
+            self._ended += 1
         self.activity = time.monotonic_ns()
+
+    def forget(self, key: int) -> None:
+        """Expect no end of a span any more."""
+        with self._lock:
+            self._open.pop(key, None)
 
     def lost(self, spans: int = 1) -> None:
         """Count spans of this run that will never arrive."""
         with self._lock:
-            self._counts[2] += spans
+            self._dropped += spans
 
     # --- Life -------------------------------------------------------------------------------------
 
     def bind(self, span: Span, handle: object, collected: Callable[[Root], None] | None) -> None:
-        """Take the started root span; `collected` is called when nobody holds `handle` any more."""
+        """Take the started root span; `collected` is called when nobody holds `handle` any more.
+
+        Without `collected` nothing is recorded, and nobody need know of the run.
+        """
         context = span.get_span_context()
         self.span = span
         if context.is_valid:
@@ -189,7 +199,7 @@ class Root:
             self.started_at = getattr(span, "start_time", None) or self.started_at
         if collected is not None:
             self._handle = weakref.ref(handle, lambda _: collected(self))
-        self._report()
+            self._report()
 
     def as_parent(self) -> Span:
         """Return what children of the root have as their parent."""
@@ -209,7 +219,7 @@ class Root:
         """Become a run of the parent process; called in a forked child, where only one thread is."""
         self.child = True
         self._lock = threading.RLock()
-        self._counts = [0, 0, 0]
+        self._started = self._ended = self._dropped = 0
         self._open = {}
 
     def leave(self) -> None:
@@ -242,7 +252,7 @@ class Root:
 
         `forced_at` (Unix ns) is the one end time of all that is open when the process ends.
         """
-        if self.child or not self._claim():
+        if self.child or self.generation != _process.generation() or not self._claim():
             return False
         started, ended, dropped = self.counts()
         # A forced end takes what is open along; those spans bear the same time, so none of them is late.

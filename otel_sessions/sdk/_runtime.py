@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
@@ -18,7 +18,7 @@ from otel_sessions.sdk._liveness import EventSettings, Liveness
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_sessions.sdk._context import Place
@@ -84,6 +84,7 @@ class Runtime:
         "carried",
         "carried_place",
         "closed",
+        "cold",
         "events",
         "explicit",
         "liveness",
@@ -91,6 +92,7 @@ class Runtime:
         "processors",
         "provider",
         "settings",
+        "take",
         "tracer",
         "worker",
     )
@@ -109,6 +111,8 @@ class Runtime:
         self.carried: Session | None = None
         self.carried_place: Place | None = None
         self.worker: SpanWorker = SpanWorker(_outlet(plan, own=own))
+        self.take = self.worker.take
+        self.cold = False
         self.liveness = Liveness(settings=plan.events, resource_attributes=ResourceView(provider))
         self.closed = False
 
@@ -124,12 +128,14 @@ class Runtime:
 
     def ready(self) -> None:
         """Start the thread in a forked child."""
+        self.cold = False
         self.worker.start()
 
-    def take(self, span: ReadableSpan, place: Place | None, *, late: bool) -> None:
-        """Take an ended span; one that is recorded but not sampled goes no further."""
-        if cast("trace.SpanContext", span.get_span_context()).trace_flags.sampled:
-            self.worker.take(span, place, late=late)
+    def after_fork_in_child(self) -> None:
+        """Begin anew; the next span starts the thread."""
+        self.worker.after_fork_in_child()
+        self.liveness.after_fork_in_child()
+        self.cold = True
 
     def flush(self, timeout: float) -> bool:
         """Wait until spans and events are out, at most `timeout` seconds."""

@@ -18,8 +18,8 @@ from otel_sessions import semconv
 from otel_sessions.errors import UsageError
 from otel_sessions.lifecycle import ENDINGS, ending_for
 from otel_sessions.sdk import _context, _process, _provider
-from otel_sessions.sdk._guard import guard
-from otel_sessions.sdk._registry import key_of, registry
+from otel_sessions.sdk._guard import guard, guarded
+from otel_sessions.sdk._registry import registry
 from otel_sessions.sdk._root import fail
 
 if TYPE_CHECKING:
@@ -99,9 +99,12 @@ def start_span(
     name: str, context: Context, attributes: Mapping[str, Any], kind: SpanKind = SpanKind.INTERNAL
 ) -> trace.Span:
     """Start a span of ours; whatever fails (a sampler of the user's, say), a span that records nothing."""
-    with guard("span start"):
-        return _provider.tracer().start_span(name, _below_carried(context), kind, attributes)
-    return trace.INVALID_SPAN
+    return _start(name, context, attributes, kind) or trace.INVALID_SPAN
+
+
+@guarded("span start")
+def _start(name: str, context: Context, attributes: Mapping[str, Any], kind: SpanKind) -> trace.Span:
+    return _provider.tracer().start_span(name, _below_carried(context), kind, attributes)
 
 
 def _below_carried(context: Context) -> Context:
@@ -113,16 +116,15 @@ def _below_carried(context: Context) -> Context:
     return trace.set_span_in_context(place.root.as_parent(), context)
 
 
+@guarded("span end")
 def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None = None) -> None:
     """End a span with what became of it."""
-    with guard("span end"):
-        if span.is_recording():
-            attributes = {**(learned or {}), **_missing(span)}
-            if exc is not None:
-                attributes.update(_failure(span, exc))
-            if attributes:
-                span.set_attributes(attributes)
-        span.end()
+    if span.is_recording():
+        missing = _missing(span)
+        if learned or missing or exc is not None:
+            failure = {} if exc is None else _failure(span, exc)
+            span.set_attributes({**(learned or {}), **missing, **failure})
+    span.end()
 
 
 def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:
@@ -135,11 +137,14 @@ def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:
 
 def _missing(span: trace.Span) -> dict[str, Any]:
     """Return what a span of ours has to bear at its end and does not: an evicted session id, its lateness."""
-    entry = registry.open.get(key_of(span.get_span_context()))
-    if entry is None or entry.place is None:
+    entry = registry.open.get(span.get_span_context().span_id)
+    place = entry.place if entry is not None else None
+    if entry is None or place is None:
         return {}
+    missing: dict[str, Any] = {}
     present = entry.span.attributes or {}
-    missing: dict[str, Any] = {k: v for k, v in entry.place.stamp.items() if k not in present}
-    if entry.place.root is not None and entry.place.root.ended:
+    if semconv.SESSION_ID not in present:
+        missing = {name: value for name, value in place.stamp.items() if name not in present}
+    if place.root is not None and place.root.ended:
         missing[semconv.LATE] = True
     return missing

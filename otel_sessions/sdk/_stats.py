@@ -53,6 +53,7 @@ class FlushResult:
     endpoint: str | None = None
     answering: bool | None = None
     trouble: str | None = None
+    events: EventStats = field(default_factory=EventStats)
 
 
 def stats() -> Stats:
@@ -117,4 +118,5 @@ def _result(runtime: _provider.Runtime, *, complete: bool, dropped_before: int) 
         endpoint=state.target,
         answering=state.answering,
         trouble=state.trouble,
+        events=runtime.liveness.stats(),
     )

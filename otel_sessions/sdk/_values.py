@@ -17,19 +17,23 @@ __all__ = ["attribute_value", "attribute_values", "to_json"]
 _LONGEST: Final = 64 * 1024
 """Characters of one recorded argument, result or message list; the rest is cut and marked."""
 _CUT: Final = "…[cut]"
-_PLAIN: Final = (str, bool, int, float)
+_PLAIN: Final = frozenset({str, bool, int, float})
 
 
 def attribute_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes with values that OpenTelemetry can hold; None values are left out."""
-    return {str(key): attribute_value(value) for key, value in attributes.items() if value is not None}
+    return {
+        key: value if type(value) in _PLAIN else attribute_value(value)
+        for key, value in attributes.items()
+        if value is not None
+    }
 
 
 def attribute_value(value: Any) -> Any:
     """Return a value that OpenTelemetry can hold."""
-    if isinstance(value, _PLAIN) or value is None:
+    if isinstance(value, (str, bool, int, float)):
         return value
-    if isinstance(value, (list, tuple)) and all(isinstance(item, _PLAIN) for item in value):
+    if isinstance(value, (list, tuple)) and all(type(item) in _PLAIN for item in value):
         return tuple(value)
     return to_json(value)
 

@@ -280,7 +280,7 @@ def test_a_thread_that_a_fork_took_away_is_started_again(recorded: Recorded):
     _steps("a")
     assert recorded.all()
     before = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
-    runtime.worker.after_fork_in_child()
+    runtime.after_fork_in_child()
     _steps("b")
     assert {span.name for span in recorded.all()} == {"a", "b"}
     after = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]

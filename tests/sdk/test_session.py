@@ -690,6 +690,78 @@ def test_any_interleaving_of_ends_gives_one_end(steps: list[str]):
     assert otel_sessions.current_session() is None
 
 
+def test_in_ipython_a_new_start_supersedes_the_one_before(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+):
+    """There is no block to leave in a notebook, and a cell is run again and again."""
+    from types import SimpleNamespace
+
+    from otel_sessions.sdk import _start
+
+    monkeypatch.setattr(_start, "_solo", _start._Solo())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    first = otel_sessions.start_session("first")
+    second = otel_sessions.start_session("second")
+    assert (first.end_reason, first.outcome) == ("superseded", None)
+    assert otel_sessions.current_session() is second
+    with otel_sessions.session("block"):
+        pass
+    assert second.state == "running"
+    second.end()
+    assert otel_sessions.current_session() is None
+    assert recorded.one("session second").links == ()
+
+
+def test_trios_cancellation_is_no_error(recorded: Recorded):
+    """Cancelled is a BaseException of trio's own, and sessions follow its tasks."""
+    trio = pytest.importorskip("trio")
+    testing = pytest.importorskip("trio.testing")
+
+    async def job(number: int) -> None:
+        async with otel_sessions.session(id=f"s-{number}"):
+            with otel_sessions.step(f"s-{number}"):
+                await trio.sleep(60 if number else 0)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(job, number)
+            await testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    roots = {s.attributes["session.id"]: s for s in recorded.all() if s.name == "session session"}
+    assert [roots[f"s-{n}"].attributes[semconv.SESSION_OUTCOME] for n in range(3)] == [
+        "ok",
+        "cancelled",
+        "cancelled",
+    ]
+    steps = [s for s in recorded.all() if s.name.startswith("s-")]
+    assert [s.name for s in steps if s.attributes["session.id"] != s.name] == []
+
+
+def test_spans_that_never_end_do_not_fill_the_memory(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """OpenTelemetry holds no open span; we hold a bounded number, and those of open sessions before others."""
+    from otel_sessions.sdk import _registry
+
+    monkeypatch.setattr(_registry, "_MOST_OPEN", 10)
+    tracer = recorded.provider.get_tracer("leaky")
+    with otel_sessions.session("ended"):
+        for _ in range(5):
+            tracer.start_span("leaked")
+    for _ in range(20):
+        tracer.start_span("leaked")
+    assert len(_registry.registry.open) == 10
+    with otel_sessions.session("open") as session:
+        for _ in range(20):
+            tracer.start_span("ours")
+        assert len(_registry.registry.open) == 21
+        assert session.state == "running"
+    assert sum("no longer looked after" in message for message in caplog.messages) == 1
+
+
 def test_the_reasons_are_those_of_the_life_cycle():
     """`end(reason=...)` knows exactly what the backend knows."""
     from otel_sessions.sdk._options import ending_of
