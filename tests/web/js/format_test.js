@@ -174,6 +174,12 @@ Deno.test("completeness is claimed only where it is known", () => {
     return [look, word, note];
   };
   assert.deepEqual(words({}), ["complete", "Complete", "4 of 4 spans"]);
+  assert.deepEqual(words({ state: "running" }), ["so-far", "None missing so far", "4 spans"]);
+  assert.deepEqual(words({ state: "lost" }), [
+    "untold",
+    "None known missing",
+    "4 spans up to the last sign of life",
+  ]);
   assert.deepEqual(words({ missing_spans: null }), ["untold", "Completeness unknown", "4 spans here"]);
   assert.deepEqual(words({ missing_spans: 1 }, { queue_full: 1 }), [
     "missing",

@@ -267,9 +267,19 @@ export function completeness(s, losses) {
   if (s.missing_spans === null) {
     return { look: "untold", word: "Completeness unknown", note: `${count(s.spans)} spans here` };
   }
-  const known = s.spans + s.missing_spans;
+  if (s.missing_spans === 0 && s.state === "ended") {
+    return { look: "complete", word: "Complete", note: `${count(s.spans)} of ${count(s.spans)} spans` };
+  }
+  if (s.missing_spans === 0 && (s.state === "lost" || s.state === "stale")) {
+    // What ended after the last heartbeat and never arrived is in nobody's count.
+    return {
+      look: "untold",
+      word: "None known missing",
+      note: `${count(s.spans)} spans up to the last sign of life`,
+    };
+  }
   if (s.missing_spans === 0) {
-    return { look: "complete", word: "Complete", note: `${count(s.spans)} of ${count(known)} spans` };
+    return { look: "so-far", word: "None missing so far", note: `${count(s.spans)} spans` };
   }
   const why = Object.entries(losses)
     .filter(([, n]) => n > 0)

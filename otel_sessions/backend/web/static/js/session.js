@@ -172,6 +172,10 @@ const VIEWS = /** @type {const} */ ([
   ["timeline", "Timeline"],
 ]);
 
+/** The glyph of each answer to "is it all here?". */
+const WHOLE =
+  /** @type {Record<string, string>} */ ({ complete: "✓", "so-far": "…", missing: "!", untold: "?" });
+
 /** The page at /sessions/{id}. @param {{ id: string }} props */
 export function SessionPage({ id }) {
   const opened = useMemo(() => new OpenedSession(id), [id]);
@@ -269,11 +273,8 @@ function Head({ session: s, lasting }) {
             </${Fact}>
         `
         : null}
-      <span class=${`whole ${whole.look}`}>${whole.look === "complete"
-        ? "✓"
-        : whole.look === "missing"
-        ? "!"
-        : "?"} <b>${whole.word}</b>, <span><${Text} value=${whole.note} /></span></span>
+      <span class=${`whole ${whole.look}`}>${WHOLE[whole.look]} <b>${whole
+        .word}</b>, <span><${Text} value=${whole.note} /></span></span>
       <${Copy} text=${given} label=${`Copy the session id: ${given}`}><span class="mono muted"><${Text} value=${given
           .length > 14
         ? `${given.slice(0, 8)}…`
