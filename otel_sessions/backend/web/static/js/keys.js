@@ -1,5 +1,5 @@
 /** The keyboard: one table for the handler and for the help that "?" shows. */
-import { html, signal, useEffect, useRef } from "../vendor/preact-11.2.0.js";
+import { html, signal, useEffect, useLayoutEffect, useRef } from "../vendor/preact-11.2.0.js";
 
 /**
  * @typedef {object} Key
@@ -72,7 +72,7 @@ let prefixAt = 0;
 export function useKeys(actions) {
   const current = useRef(actions);
   current.current = actions;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const names = Object.keys(actions);
     /** @type {Actions} */
     const entry = Object.fromEntries(names.map((name) => [name, () => current.current[name]()]));
