@@ -191,7 +191,7 @@ def test_what_is_read_keeps_its_place_when_rows_come_in_above(canned: CannedBack
     row = grid(page).get_by_text("step 205", exact=True)
     expect(row).to_be_in_viewport()
     before = row.bounding_box()
-    early = [Span(f"f{i:015x}", spans[0].id, "early", start=i, duration=10) for i in range(12)]
+    early = [Span(f"f{i:015x}", spans[0].id, f"early {i}", start=i, duration=10) for i in range(12)]
     canned.publish("rows", an_answer_of_rows("s", early, BASE, revision=2, delta=True))
     expect(page.get_by_role("button", name="12 new spans")).to_be_visible()
     expect(grid(page)).to_have_attribute("aria-rowcount", "412")

@@ -358,5 +358,5 @@ function View({ view, opened, session: s }) {
       </div>
     `;
   }
-  return html`<${Waterfall} opened=${opened} table=${opened.table.value} session=${s} />`;
+  return html`<${Waterfall} opened=${opened} />`;
 }

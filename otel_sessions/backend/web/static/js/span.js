@@ -58,7 +58,7 @@ export function SpanPage({ trace, span }) {
 /**
  * The panel beside the waterfall. Its head is known from the row, so that a click answers at once.
  *
- * @param {{ trace: string, span: string, name: string, category: string, revision: number, close: () => void }} props
+ * @param {{ trace: string, span: string, name: string, category: string, revision: string, close: () => void }} props
  */
 export function SpanPanel({ trace, span, name, category, revision, close }) {
   const address = url(["spans", trace, span]);

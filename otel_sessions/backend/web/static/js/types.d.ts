@@ -1,4 +1,5 @@
 import type { Signal } from "../vendor/preact-11.2.0.d.ts";
+import type { Table } from "./rows.js";
 
 /** What /api/v1 answers, as the page reads it. Ns = Unix nanoseconds in decimal digits; unknown is null. */
 
@@ -284,6 +285,8 @@ export interface Connection {
 
 /** What the waterfall needs of an opened session. */
 export interface OpenedView {
+  detail: Signal<SessionDetail | null>;
+  table: Signal<Table | null>;
   version: Signal<number>;
   collapsed: Signal<ReadonlySet<number>>;
   unfolded: Signal<ReadonlySet<number>>;
