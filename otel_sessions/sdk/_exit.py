@@ -82,9 +82,9 @@ _hooks: Final = _Hooks()
 
 def install(ender: Ender) -> None:
     """Have `ender` do the work at the end of this process; of several the last."""
-    if _hooks.ender is None:
-        # The provider's own handler is registered by now, so that ours runs before it.
-        atexit.register(_at_exit)
+    # The provider's own handler is registered by now, so that ours runs before it.
+    atexit.unregister(_at_exit)
+    atexit.register(_at_exit)
     _hooks.ender = ender
 
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_sessions.sdk._amend import amended
 from otel_sessions.sdk._guard import guard, guarded, say
 from otel_sessions.sdk._importing import importing
-from otel_sessions.sdk._quiet import RetryLines, suppressed
+from otel_sessions.sdk._quiet import RetryLines, is_suppressed, suppressed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -112,7 +112,7 @@ class SpanWorker:
 
     def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span on the queue; a full queue loses its oldest."""
-        if self._outlet.open_exporter is None or (self._in_flight and threading.get_ident() == self._ident):
+        if self._outlet.open_exporter is None or (self._in_flight and is_suppressed(span)):
             return  # the second: an instrumentation traced our own request
         item = (span, place, late)
         if self._stopped:
@@ -215,10 +215,6 @@ class SpanWorker:
         self._reset()
 
     # --- In the thread ------------------------------------------------------------------------------------
-
-    @property
-    def _ident(self) -> int | None:
-        return self._thread.ident if self._thread is not None else None
 
     def _run(self) -> None:
         with suppressed():

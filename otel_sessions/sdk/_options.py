@@ -54,14 +54,13 @@ class Options:
         """Make options of what a caller passed; raise ConfigurationError for a value of the wrong kind."""
         if nested not in _NESTED:
             raise ConfigurationError(f"nested={nested!r} is not known: write 'root' or 'child'")
-        if attributes is not None and not isinstance(attributes, Mapping):
-            raise ConfigurationError("attributes has to be a mapping of names to values")
         return cls(
             name=text("name", name),
             id=_optional_text("id", id),
-            title=_optional_text("title", title),
-            user_id=_optional_text("user_id", user_id),
-            conversation_id=_optional_text("conversation_id", conversation_id),
+            # Content, which may well be empty: a prompt, a header that was not sent.
+            title=_content("title", title),
+            user_id=_content("user_id", user_id),
+            conversation_id=_content("conversation_id", conversation_id),
             tags=_texts("tags", tags),
             attributes=attribute_values(attributes or {}),
             timeout=_seconds("timeout", timeout),
@@ -112,6 +111,10 @@ def text(option: str, value: Any) -> str:
 
 def _optional_text(option: str, value: Any) -> str | None:
     return None if value is None else text(option, value)
+
+
+def _content(option: str, value: Any) -> str | None:
+    return None if value == "" else _optional_text(option, value)
 
 
 def _texts(option: str, values: Any) -> tuple[str, ...]:

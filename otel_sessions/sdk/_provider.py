@@ -20,7 +20,7 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _exit, _process
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._runtime import PROCESS_PID, Arguments, Plan, ResourceView, Runtime
-from otel_sessions.sdk._settings import Content, asks_for_export, sdk_disabled
+from otel_sessions.sdk._settings import Content, asks_for_export, names_endpoint, sdk_disabled
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -122,7 +122,7 @@ def _set_up_implicitly() -> Runtime | None:
         )
         return None
     try:
-        plan = Plan.make(Arguments(), events=asked)
+        plan = Plan.make(Arguments(), events=names_endpoint(os.environ))
     except ConfigurationError as error:
         say_once("environment", "otel_sessions: sessions are not recorded: %s", error)
         return None
@@ -149,8 +149,11 @@ def _set_up_explicitly(asked: Arguments) -> Runtime | None:
 
 def _install(provider: trace.TracerProvider | None, plan: Plan, *, explicit: bool) -> Runtime:
     if provider is None:
-        provider = _state.built = _build(plan.settings.service_name)
-        trace.set_tracer_provider(provider)
+        built = _build(plan.settings.service_name)
+        trace.set_tracer_provider(built)
+        # Another thread may have been faster; then its provider is the one.
+        provider = _existing() or built
+        _state.built = built if provider is built else None
     runtime = Runtime(provider, plan, own=provider is _state.built, explicit=explicit)
     _put_processor(runtime)
     _state.runtime = runtime

@@ -18,7 +18,9 @@ from opentelemetry import trace
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["RetryLines", "suppressed"]
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["RetryLines", "is_suppressed", "suppressed"]
 
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -28,6 +30,7 @@ _LOGGERS: Final = (
 )
 _INDIGESTIBLE: Final = ("Failed to encode", "Dropping span batch")
 _SUPPRESS: Final = "suppress_instrumentation"
+_NOBODYS_TRACE: Final = 1
 _LENGTH: Final = 200
 
 
@@ -98,6 +101,12 @@ def _short(message: str) -> str:
     return f"HTTP {status[1]} {status[2]}" if status else message[:_LENGTH]
 
 
+def is_suppressed(span: ReadableSpan) -> bool:
+    """Tell whether a span was started in such a block all the same, by a sampler that samples everything."""
+    context = span.get_span_context()
+    return context is not None and context.trace_id == _NOBODYS_TRACE
+
+
 @contextmanager
 def suppressed() -> Generator[None]:
     """Keep instrumentations of HTTP clients from tracing what this thread sends.
@@ -105,7 +114,7 @@ def suppressed() -> Generator[None]:
     Their own switch is a key of the Context; an unsampled current span covers others under the usual
     samplers.
     """
-    unsampled = trace.NonRecordingSpan(trace.SpanContext(trace_id=1, span_id=1, is_remote=False))
+    unsampled = trace.NonRecordingSpan(trace.SpanContext(_NOBODYS_TRACE, span_id=1, is_remote=False))
     token = otel.attach(trace.set_span_in_context(unsampled, otel.set_value(_SUPPRESS, True)))
     try:
         yield

@@ -59,6 +59,11 @@ class Plan:
     settings: Settings
     events: EventSettings
 
+    def way_out(self) -> tuple[object, ...]:
+        """Return all that decides how spans leave."""
+        said, read = self.arguments, self.settings
+        return said.exporter, said.export, read.exporter, read.endpoint, read.delay, read.queue, read.batch
+
     @classmethod
     def make(cls, arguments: Arguments, *, events: bool = True) -> Plan:
         """Read the environment; raise ConfigurationError for what makes no sense."""
@@ -194,7 +199,7 @@ class Runtime:
     def change(self, plan: Plan) -> None:
         """Go on under another plan."""
         outlet = _outlet(plan, own=self.own)
-        if (plan.settings, plan.arguments) != (self.settings, self.arguments):
+        if plan.way_out() != Plan(self.arguments, self.settings, self.events).way_out():
             self.worker.change(outlet)
         if plan.events != self.events:
             self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)

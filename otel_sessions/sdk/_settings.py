@@ -16,7 +16,7 @@ from typing import Final
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
 
-__all__ = ["EXIT_DEADLINE", "Content", "Settings", "asks_for_export", "sdk_disabled"]
+__all__ = ["EXIT_DEADLINE", "Content", "Settings", "asks_for_export", "names_endpoint", "sdk_disabled"]
 
 EXIT_DEADLINE: Final = 1.5
 """Seconds that all our work at process exit may take together."""
@@ -103,15 +103,15 @@ class Settings:
 
 
 def asks_for_export(environ: Mapping[str, str]) -> bool:
-    """Tell whether the environment names a target, so that tracing may start without `init()`."""
-    return any(
-        environ.get(variable, "").strip()
-        for variable in (
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "OTEL_TRACES_EXPORTER",
-        )
-    )
+    """Tell whether the environment asks for traces, so that they may start without `init()`."""
+    variables = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
+    return any(environ.get(variable, "").strip() for variable in variables)
+
+
+def names_endpoint(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names an endpoint: then events may be sent without `init()`."""
+    signals = ("", "TRACES_", "LOGS_")
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", "").strip() for signal in signals)
 
 
 def sdk_disabled(environ: Mapping[str, str]) -> bool:

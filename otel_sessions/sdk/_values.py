@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._guard import guard
 
 __all__ = ["attribute_value", "attribute_values", "to_json"]
@@ -20,8 +21,13 @@ _CUT: Final = "…[cut]"
 _PLAIN: Final = frozenset({str, bool, int, float})
 
 
-def attribute_values(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with values that OpenTelemetry can hold; None values are left out."""
+def attribute_values(attributes: Any) -> dict[str, Any]:
+    """Return attributes with values that OpenTelemetry can hold; None values are left out.
+
+    Raises ConfigurationError for what is no mapping.
+    """
+    if not isinstance(attributes, Mapping):
+        raise ConfigurationError(f"attributes={attributes!r} has to be a mapping of names to values")
     return {
         key: value if type(value) in _PLAIN else attribute_value(value)
         for key, value in attributes.items()

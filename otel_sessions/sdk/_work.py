@@ -214,7 +214,7 @@ def step(name: str | F | None = None, *, attributes: Mapping[str, Any] | None = 
 
 
 def model_call(
-    model: str,
+    model: str | None,
     *,
     provider: str | None = None,
     operation: str = semconv.OPERATION_CHAT,
@@ -223,7 +223,7 @@ def model_call(
     tools: Any = None,
     attributes: Mapping[str, Any] | None = None,
 ) -> ModelCall:
-    """Return a block for a call of a model: a span `chat MODEL` of kind CLIENT.
+    """Return a block for a call of a model: a span `chat MODEL` of kind CLIENT, or `chat` for an unknown one.
 
     `provider` is the conventions' name of who serves it ("openai", "anthropic"), `operation` another one
     than chat ("embeddings"). `messages` is a text, or a list of messages as OpenAI, Anthropic or the
@@ -243,12 +243,13 @@ def model_call(
             None if system is None else messages_json(system, role=None)
         )
         known[semconv.GEN_AI_TOOL_DEFINITIONS] = None if tools is None else to_json(tools)
-    return ModelCall(f"{operation} {model}", _known(known, attributes), kind=SpanKind.CLIENT)
+    name = f"{operation} {model}" if model else operation
+    return ModelCall(name, _known(known, attributes), kind=SpanKind.CLIENT)
 
 
 def _known(conventional: Mapping[str, Any], attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the attributes that have a value; the caller's win."""
-    return attribute_values({**conventional, **(attributes or {})})
+    return attribute_values(conventional) | attribute_values(attributes or {})
 
 
 def _named(name: str | F | None, make: Callable[[str], Work]) -> Work | F:

@@ -15,6 +15,7 @@ from conftest import Recorded
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from span_collector import Collector, Span, spans_of
 
 import otel_sessions
@@ -158,10 +159,11 @@ def test_ending_spans_never_waits_for_the_exporter(gate: Gate):
     gate.go_on.set()
 
 
-def test_our_own_requests_are_not_traced(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("sampler", [None, ALWAYS_ON])
+def test_our_own_requests_are_not_traced(monkeypatch: pytest.MonkeyPatch, sampler: Any):
     """An instrumented HTTP client would make a span of each export, and each span an export, for ever."""
     monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
-    provider = TracerProvider(shutdown_on_exit=False)
+    provider = TracerProvider(shutdown_on_exit=False, sampler=sampler)
     tracer = provider.get_tracer("an instrumentation of HTTP")
 
     class Instrumented(Gate):

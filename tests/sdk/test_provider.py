@@ -184,6 +184,15 @@ def test_an_endpoint_in_the_environment_is_enough(run_program: Any, collector: C
     assert collector.events()[0].name == "session.start"
 
 
+def test_without_init_and_endpoint_no_event_is_sent(run_program: Any):
+    """A console exporter alone names nobody who would take them."""
+    ended = run_program(
+        "import otel_sessions\nwith otel_sessions.session('s'): pass", {"OTEL_TRACES_EXPORTER": "console"}
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert '"name": "session s"' in ended.out
+
+
 def test_a_bad_environment_raises_in_init_only(run_program: Any):
     """`init()` names the variable; implicit set-up goes on unrecorded, with one line."""
     env = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}

@@ -578,6 +578,13 @@ def test_an_option_of_the_wrong_kind_is_named(options: dict[str, Any]):
         otel_sessions.session(**options)
 
 
+def test_content_may_be_empty(recorded: Recorded):
+    """A prompt or a header without text is no mistake of the program's."""
+    with otel_sessions.session("s", title="", user_id="", conversation_id="", tags=()):
+        pass
+    assert set(recorded.one("session s").attributes) & {"otel_sessions.session.title", "user.id"} == set()
+
+
 def test_an_unknown_end_is_refused(recorded: Recorded):
     """A typing mistake in an outcome must not end a session as something else."""
     with otel_sessions.session() as session:

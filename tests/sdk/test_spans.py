@@ -595,6 +595,20 @@ def test_a_session_inside_of_a_plain_generator_is_not_left_behind(recorded: Reco
     assert recorded.one("session inside").attributes["otel_sessions.session.outcome"] == "ok"
 
 
+@pytest.mark.parametrize("block", [otel_sessions.step, otel_sessions.tool, otel_sessions.agent])
+def test_attributes_that_are_no_mapping_are_named(block: Any):
+    """The error is ours, and comes before anything starts."""
+    with pytest.raises(otel_sessions.ConfigurationError, match="has to be a mapping"):
+        block("b", attributes=7)
+
+
+def test_a_model_call_without_a_model_is_recorded(recorded: Recorded):
+    """Which model answers may be somebody else's business."""
+    with otel_sessions.model_call(None) as call:
+        call.record(model="gpt")
+    assert recorded.one("chat").attributes["gen_ai.response.model"] == "gpt"
+
+
 def test_gathered_tasks_have_their_own_spans(recorded: Recorded):
     """Concurrent tools below one agent are its children, not each other's."""
 
