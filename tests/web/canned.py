@@ -19,7 +19,7 @@ from aiohttp import web
 from otel_sessions.backend.web.assets import load_assets
 from otel_sessions.backend.web.pages import page_routes
 
-__all__ = ["CannedBackend", "Span", "an_answer_of_rows", "a_session", "a_span_in_full"]
+__all__ = ["CannedBackend", "Span", "a_session", "a_span_in_full", "an_answer_of_rows"]
 
 SECOND = 1_000_000_000
 CATEGORIES = ("session", "task", "agent", "model", "embedding", "tool", "retrieval", "workflow", "step")
@@ -30,12 +30,12 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def a_session(id: str = "s-1", **fields: Any) -> dict[str, Any]:
+def a_session(key: str = "s-1", **fields: Any) -> dict[str, Any]:
     """S of the API: an ended session of ten seconds, but for what `fields` say."""
     start = int(fields.pop("start", now_ns() - 60 * SECOND))
     session = {
-        "id": id,
-        "session_id": id,
+        "id": key,
+        "session_id": key,
         "name": "plan trip",
         "title": None,
         "service": "planner",
@@ -207,7 +207,7 @@ class CannedBackend:
     _events: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
     _listeners: list[tuple[str | None, asyncio.Queue[Any]]] = field(default_factory=list)
 
-    def __enter__(self) -> CannedBackend:
+    def __enter__(self) -> CannedBackend:  # noqa: PYI034 - Self is 3.11
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)), daemon=True)
         self._thread.start()
@@ -284,7 +284,9 @@ class CannedBackend:
     async def _list(self, request: web.Request) -> web.Response:
         wanted = [state for state in request.query.get("state", "").split(",") if state]
         text = request.query.get("q", "").lower()
-        everything = sorted(self.sessions.values(), key=lambda s: (int(s["started_at"]), s["id"]), reverse=True)
+        everything = sorted(
+            self.sessions.values(), key=lambda s: (int(s["started_at"]), s["id"]), reverse=True
+        )
         named = [s for s in everything if text in f"{s['name']} {s['title']} {s['service']}".lower()]
         found = [s for s in named if not wanted or s["state"] in wanted]
         skip = int(request.query.get("after", "0"))
@@ -307,10 +309,12 @@ class CannedBackend:
         return self._answer({**session, **extra, **self.details.get(session["id"], {}), "now": str(now_ns())})
 
     async def _rows(self, request: web.Request) -> web.Response:
-        id = request.match_info["id"]
-        whole = self.rows.get(id) or an_answer_of_rows(id, [], 0)
+        key = request.match_info["id"]
+        whole = self.rows.get(key) or an_answer_of_rows(key, [], 0)
         if "after" in request.query:
-            return self._answer(an_answer_of_rows(id, [], int(whole["base"]), revision=whole["revision"], delta=True))
+            return self._answer(
+                an_answer_of_rows(key, [], int(whole["base"]), revision=whole["revision"], delta=True)
+            )
         return self._answer(whole)
 
     async def _transcript(self, request: web.Request) -> web.Response:
@@ -334,7 +338,9 @@ class CannedBackend:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         if self.refused_streams:
             return _problem(503, "Shutting down", "Try again.")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
         await response.prepare(request)
         await response.write(b": hello\n\n")
         session = request.query.get("session")
@@ -345,9 +351,11 @@ class CannedBackend:
         self._listeners.append((session, queue))
         try:
             while (event := await queue.get()) is not None:
-                id, name, data = event
+                number, name, data = event
                 if name != "rows" or data["session"] == session:
-                    await response.write(f"id: {id}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode())
+                    await response.write(
+                        f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+                    )
         except ConnectionError:
             pass  # the page went away: what is left is to forget it
         finally:
@@ -370,7 +378,7 @@ def _problem(status: int, title: str, detail: str) -> web.Response:
 
 
 def in_a_row(n: int, *, name: str = "step") -> Iterable[Span]:
-    """A root and n - 1 children, each a millisecond after the one before."""
+    """Make a root and n - 1 children, each a millisecond after the one before."""
     yield Span("0" * 15 + "1", name="root", category="session", duration=n * 1_000_000 + SECOND)
     for i in range(1, n):
         yield Span(f"{i + 1:016x}", "0" * 15 + "1", f"{name} {i}", start=i * 1_000_000, duration=900_000)

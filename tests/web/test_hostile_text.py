@@ -30,28 +30,62 @@ ATTACKS = [
 
 
 def value(text: str) -> dict[str, Any]:
-    nested = {"kvlistValue": {"values": [{"key": text, "value": {"arrayValue": {"values": [{"stringValue": text}]}}}]}}
+    """Make an attribute whose key and nested value are the text."""
+    nested = {
+        "kvlistValue": {
+            "values": [{"key": text, "value": {"arrayValue": {"values": [{"stringValue": text}]}}}]
+        }
+    }
     return {"key": text, "value": nested}
 
 
 def poison(canned: CannedBackend, text: str) -> None:
     """Put one attack into every field that comes from outside."""
-    id = "a" * 16
-    fields = dict.fromkeys(("session_id", "name", "title", "service", "user_id", "conversation_id", "waiting_for"), text)
-    canned.sessions["s"] = a_session("s", **fields, start=BASE, state="waiting", models=[text], agents=[text], missing_spans=2)
-    span = Span(id, "", text, 0, SECOND, "model", status=2, flags=32, label=text, service=text)
+    span_id = "a" * 16
+    fields = dict.fromkeys(
+        ("session_id", "name", "title", "service", "user_id", "conversation_id", "waiting_for"), text
+    )
+    canned.sessions["s"] = a_session(
+        "s", **fields, start=BASE, state="waiting", models=[text], agents=[text], missing_spans=2
+    )
+    span = Span(span_id, "", text, 0, SECOND, "model", status=2, flags=32, label=text, service=text)
     canned.rows["s"] = an_answer_of_rows("s", [span], BASE)
     canned.rows["s"]["categories"] = [text, *canned.rows["s"]["categories"][1:]]
-    item = {"at": str(BASE), "agent": text, "model": text, "text": text, "name": text, "call_id": text, "ok": False}
-    item |= {"arguments": {text: text}, "result": text, "span": {"trace_id": span.trace, "span_id": id}}
-    items = [item | {"kind": kind} for kind in ("system", "user", "assistant", "tool_call", "tool_result", "event", text)]
+    item = {
+        "at": str(BASE),
+        "agent": text,
+        "model": text,
+        "text": text,
+        "name": text,
+        "call_id": text,
+        "ok": False,
+    }
+    item |= {"arguments": {text: text}, "result": text, "span": {"trace_id": span.trace, "span_id": span_id}}
+    items = [
+        item | {"kind": kind}
+        for kind in ("system", "user", "assistant", "tool_call", "tool_result", "event", text)
+    ]
     canned.transcripts["s"] = items
-    task = {"id": text, "name": text, "parent_id": text, "state": text, "started_at": str(BASE), "ended_at": None}
-    run = {"root_id": text, "trace_id": text, "process": text, "phase": text, "signal": text, "waiting_for": text}
+    task = {
+        "id": text,
+        "name": text,
+        "parent_id": text,
+        "state": text,
+        "started_at": str(BASE),
+        "ended_at": None,
+    }
+    run = {
+        "root_id": text,
+        "trace_id": text,
+        "process": text,
+        "phase": text,
+        "signal": text,
+        "waiting_for": text,
+    }
     run |= {"outcome": text, "end_reason": text, "started_at": None, "ended_at": None, "last_heard_at": None}
     run |= {"resumed": True, "child": True, "interval": "1", "lease": "1", "open_spans": [text]}
     canned.details["s"] = {
-        "tasks": [task | {"duration": None, "spans": 1, "trace_id": span.trace, "span_id": id}],
+        "tasks": [task | {"duration": None, "spans": 1, "trace_id": span.trace, "span_id": span_id}],
         "runs": [run],
         "timeline": [{"at": str(BASE), "state": text, "detail": text, "root_id": text}],
         "losses": {text: 1},
@@ -63,15 +97,23 @@ def poison(canned: CannedBackend, text: str) -> None:
         "status": {"code": 2, "message": text},
         "events": [
             {"name": text, "timeUnixNano": str(BASE), "attributes": [value(text)]},
-            {"name": "exception", "attributes": [{"key": f"exception.{k}", "value": {"stringValue": text}} for k in ("type", "message", "stacktrace")]},
+            {
+                "name": "exception",
+                "attributes": [
+                    {"key": f"exception.{k}", "value": {"stringValue": text}}
+                    for k in ("type", "message", "stacktrace")
+                ],
+            },
         ],
         "links": [{"traceId": text, "spanId": text, "attributes": [value(text)]}],
     }
     full["scope"] = {"name": text, "version": text}
     full["resource"] = {"attributes": [value(text)]}
-    full["logs"] = [{"eventName": text, "severityText": text, "body": {"stringValue": text}, "attributes": [value(text)]}]
-    canned.spans[id] = full
-    hit = {"session": "s", "session_name": text, "trace_id": span.trace, "span_id": id, "name": text}
+    full["logs"] = [
+        {"eventName": text, "severityText": text, "body": {"stringValue": text}, "attributes": [value(text)]}
+    ]
+    canned.spans[span_id] = full
+    hit = {"session": "s", "session_name": text, "trace_id": span.trace, "span_id": span_id, "name": text}
     canned.hits = [hit | {"start": str(BASE), "snippet": f"before {text} after"}]
     canned.status = {"version": text, text: {text: text}}
 
@@ -98,7 +140,12 @@ def test_attacks_in_every_field_run_nothing(canned: CannedBackend, open_page: Op
         expect(page.locator(landmark).first).to_be_visible()
         page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
         assert page.title().endswith("otel-sessions"), page.title()
-        assert page.locator("#app script, #app style, #app iframe, #app img, #app link, #app object, #app form").count() == 0
+        assert (
+            page.locator(
+                "#app script, #app style, #app iframe, #app img, #app link, #app object, #app form"
+            ).count()
+            == 0
+        )
         hrefs = page.locator("a[href]").evaluate_all("all => all.map((a) => a.protocol)")
         assert set(hrefs) <= {"http:", "https:"}, hrefs
         for outward in page.locator("a[target=_blank]").all():
@@ -110,7 +157,11 @@ def test_attacks_in_every_field_run_nothing(canned: CannedBackend, open_page: Op
 def test_an_attack_in_the_address_is_text_too(canned: CannedBackend, open_page: Open) -> None:
     """What stands in the query or the path is shown, not run."""
     canned.sessions["s"] = a_session("s")
-    for path in ("/sessions?q=%3Cimg+src=x+onerror=alert(1)%3E&state=%3Cscript%3E", "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E", "/sessions/%3Cscript%3Ealert(1)%3C%2Fscript%3E?view=%3Cb%3E&span=%22&from=1e9&to=x"):
+    for path in (
+        "/sessions?q=%3Cimg+src=x+onerror=alert(1)%3E&state=%3Cscript%3E",
+        "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E",
+        "/sessions/%3Cscript%3Ealert(1)%3C%2Fscript%3E?view=%3Cb%3E&span=%22&from=1e9&to=x",
+    ):
         page = open_page(canned, path, forgiven=("404",))
         expect(page.locator("main")).to_be_visible()
         expect(page.locator("main .skeleton")).to_have_count(0)

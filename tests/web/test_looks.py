@@ -33,29 +33,55 @@ def full(canned: CannedBackend) -> CannedBackend:
         canned.sessions[state] = a_session(state, state=state, start=start - i * SECOND, title=LONG)
     spans = [Span("a" * 16, name="session " + LONG, category="session", duration=None, flags=OPEN)]
     spans += [
-        Span(f"{i:016x}", f"{i - 1:016x}" if i else "a" * 16, LONG, i * SECOND, SECOND, "tool") for i in range(30)
+        Span(f"{i:016x}", f"{i - 1:016x}" if i else "a" * 16, LONG, i * SECOND, SECOND, "tool")
+        for i in range(30)
     ]
     spans += [Span("b" * 16, "a" * 16, "chat", SECOND, SECOND, "model", status=2)]
-    canned.sessions["s"] = a_session("s", name=LONG, title=LONG, service="w" * 80, user_id="u" * 90, state="running", start=start, models=["m" * 60] * 4, missing_spans=3)
+    canned.sessions["s"] = a_session(
+        "s",
+        name=LONG,
+        title=LONG,
+        service="w" * 80,
+        user_id="u" * 90,
+        state="running",
+        start=start,
+        models=["m" * 60] * 4,
+        missing_spans=3,
+    )
     canned.rows["s"] = an_answer_of_rows("s", spans, start)
     for span in spans:
         canned.spans[span.id] = a_span_in_full("s", span, start)
     canned.spans["b" * 16]["span"]["attributes"] = [{"key": "k" * 90, "value": {"stringValue": "v" * 900}}]
-    task = {"id": "t", "name": LONG, "parent_id": None, "state": "running", "started_at": str(start), "ended_at": None}
+    task = {
+        "id": "t",
+        "name": LONG,
+        "parent_id": None,
+        "state": "running",
+        "started_at": str(start),
+        "ended_at": None,
+    }
     canned.details["s"] = {
         "tasks": [task | {"duration": None, "spans": 1, "trace_id": "", "span_id": None}],
         "timeline": [{"at": str(start), "state": "running", "detail": LONG, "root_id": "a" * 16}],
     }
     item = dict.fromkeys(("agent", "model", "name", "call_id", "arguments", "result", "ok", "span"))
     canned.transcripts["s"] = [item | {"kind": "user", "at": str(start), "text": "w" * 900}]
-    hit = {"session": "s", "session_name": LONG, "trace_id": spans[0].trace, "span_id": "b" * 16, "name": LONG}
+    hit = {
+        "session": "s",
+        "session_name": LONG,
+        "trace_id": spans[0].trace,
+        "span_id": "b" * 16,
+        "name": LONG,
+    }
     canned.hits = [hit | {"start": str(start), "snippet": "w" * 900}]
     return canned
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("path", PLACES)
-def test_no_page_is_wider_than_its_window(full: CannedBackend, open_page: Open, path: str, width: int) -> None:
+def test_no_page_is_wider_than_its_window(
+    full: CannedBackend, open_page: Open, path: str, width: int
+) -> None:
     """Long text without a space wraps or is cut with dots; the page never scrolls sideways."""
     page = open_page(full, path, width=width)
     expect(page.locator("main")).to_be_visible()
@@ -67,7 +93,9 @@ def test_no_page_is_wider_than_its_window(full: CannedBackend, open_page: Open, 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_text_can_be_read_where_it_stands(full: CannedBackend, open_page: Open, scheme: str, width: int) -> None:
+def test_text_can_be_read_where_it_stands(
+    full: CannedBackend, open_page: Open, scheme: str, width: int
+) -> None:
     """The drawn contrast of every visible text is at least 4.5 to the ground behind it, in both themes."""
     for path in ("/sessions", "/sessions/s?span=" + "b" * 16 + "&detail=1"):
         page = open_page(full, path, width=width, scheme=scheme)

@@ -79,7 +79,9 @@ def grid_rows(page: Page) -> list[tuple[str, str]]:
     return rows.evaluate_all("all => all.map((r) => [r.ariaLevel, r.querySelector('em').innerText])")
 
 
-def test_a_session_grows_before_the_eyes_and_reads_the_same_afresh(backend: BackendProcess, open_page: Open) -> None:
+def test_a_session_grows_before_the_eyes_and_reads_the_same_afresh(
+    backend: BackendProcess, open_page: Open
+) -> None:
     """Open spans are seen before they end, states as they change; a reload shows the very same rows."""
     page = open_page(backend)
     expect(page.get_by_text("Listening on")).to_be_visible()

@@ -15,6 +15,7 @@ Open = Callable[..., Page]
 
 
 def rows(page: Page):
+    """Find the rows of the list."""
     return page.locator(".list tbody tr")
 
 
@@ -33,12 +34,13 @@ def test_the_empty_page_turns_live_at_the_first_span(canned: CannedBackend, open
 
 def test_every_state_is_glyph_word_and_colour(canned: CannedBackend, open_page: Open) -> None:
     """No state is told by colour alone."""
-    for state, glyph in zip(("running", "waiting", "stale", "lost", "idle"), "●◔◌✕–", strict=True):
+    glyphs = dict(zip(("running", "waiting", "stale", "lost", "idle"), "●◔◌✕\u2013", strict=True))
+    for state, glyph in glyphs.items():
         canned.sessions[state] = a_session(state, state=state, waiting_for="approval")
         canned.sessions[state]["name"] = f"a {glyph} one"
     page = open_page(canned)
     colours = set()
-    for state, glyph in zip(("running", "waiting", "stale", "lost", "idle"), "●◔◌✕–", strict=True):
+    for state, glyph in glyphs.items():
         row = rows(page).filter(has_text=f"a {glyph} one")
         expect(row.locator(".state i")).to_have_text(glyph)
         expect(row.locator(".state")).to_contain_text(state.capitalize())
@@ -233,7 +235,7 @@ def test_back_finds_the_list_as_it_was_left(canned: CannedBackend, open_page: Op
 
 
 def test_the_keyboard_walks_the_list(canned: CannedBackend, open_page: Open) -> None:
-    """j and k move, Enter opens, g s comes back, ? explains, and keys rest in an input."""
+    """J and k move, Enter opens, g s comes back, ? explains, and keys rest in an input."""
     for i in range(3):
         canned.sessions[f"s{i}"] = a_session(f"s{i}", start=now_ns() - i * SECOND, name=f"number {i}")
     page = open_page(canned)
@@ -257,10 +259,10 @@ def test_the_keyboard_walks_the_list(canned: CannedBackend, open_page: Open) -> 
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-@pytest.mark.parametrize("id", ["a/b", "what?", "#1", "50%", "%2F", "two words", "😀", "a&b=c"])
-def test_any_id_leads_to_its_session(canned: CannedBackend, open_page: Open, id: str) -> None:
+@pytest.mark.parametrize("key", ["a/b", "what?", "#1", "50%", "%2F", "two words", "😀", "a&b=c"])
+def test_any_id_leads_to_its_session(canned: CannedBackend, open_page: Open, key: str) -> None:
     """Ids are percent-encoded in addresses, links and requests."""
-    canned.sessions[id] = a_session(id, name="strange id")
+    canned.sessions[key] = a_session(key, name="strange id")
     page = open_page(canned)
     rows(page).locator("a.open").click()
     expect(page.get_by_role("heading", name="strange id")).to_be_visible()

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from canned import OPEN, SECOND, CannedBackend, Span, a_session, a_span_in_full, an_answer_of_rows, in_a_row, now_ns
+from canned import (
+    OPEN,
+    SECOND,
+    CannedBackend,
+    Span,
+    a_session,
+    a_span_in_full,
+    an_answer_of_rows,
+    in_a_row,
+    now_ns,
+)
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -32,14 +42,17 @@ def show(canned: CannedBackend, spans: list[Span], **fields: Any) -> None:
 
 
 def grid(page: Page):
+    """Find the waterfall."""
     return page.get_by_role("treegrid", name="Spans")
 
 
 def names(page: Page) -> list[str]:
+    """Read the names of the mounted rows."""
     return grid(page).locator("[role=row] em").all_inner_texts()
 
 
 def selected(page: Page):
+    """Find the selected row."""
     return grid(page).locator("[role=row][aria-selected=true]")
 
 
@@ -97,7 +110,7 @@ def test_rows_collapse_and_expand(canned: CannedBackend, open_page: Open) -> Non
 
 
 def test_the_next_error_and_the_next_hit_are_a_key_away(canned: CannedBackend, open_page: Open) -> None:
-    """e finds errors, / and n find names, even inside what is collapsed."""
+    """E finds errors, / and n find names, even inside what is collapsed."""
     show(canned, FAMILY)
     page = open_page(canned, "/sessions/s")
     expect(grid(page).locator("[role=row]")).to_have_count(5)
@@ -165,7 +178,9 @@ def test_a_missing_parent_is_a_row(canned: CannedBackend, open_page: Open) -> No
     expect(page.locator(".whole")).to_contain_text("1 span missing, reason unknown")
 
 
-def test_a_live_session_grows_and_the_late_parent_takes_its_place(canned: CannedBackend, open_page: Open) -> None:
+def test_a_live_session_grows_and_the_late_parent_takes_its_place(
+    canned: CannedBackend, open_page: Open
+) -> None:
     """Deltas build the same tree as reading afresh would, and the reader's place is kept."""
     show(canned, FAMILY[:1], state="running")
     page = open_page(canned, "/sessions/s")
@@ -222,7 +237,9 @@ def test_an_open_span_grows_while_it_is_live(canned: CannedBackend, open_page: O
     expect(grid(page).get_by_role("row").nth(1)).to_contain_text("1 min")
 
 
-def test_an_open_span_of_a_lost_session_stops_at_its_last_sign_of_life(canned: CannedBackend, open_page: Open) -> None:
+def test_an_open_span_of_a_lost_session_stops_at_its_last_sign_of_life(
+    canned: CannedBackend, open_page: Open
+) -> None:
     """Nobody knows what came after; nothing is drawn there."""
     heard = str(BASE + 80 * SECOND)
     root = Span("1" * 16, name="root", category="session", duration=None, flags=OPEN)
@@ -239,10 +256,16 @@ def test_an_open_span_of_a_lost_session_stops_at_its_last_sign_of_life(canned: C
 def test_an_exception_is_shown_with_its_stack(canned: CannedBackend, open_page: Open) -> None:
     """Type, message and stack, without a click."""
     show(canned, FAMILY)
-    value = {"exception.type": "TimeoutError", "exception.message": "no answer", "exception.stacktrace": "Traceback\n  at x"}
+    value = {
+        "exception.type": "TimeoutError",
+        "exception.message": "no answer",
+        "exception.stacktrace": "Traceback\n  at x",
+    }
     attributes = [{"key": k, "value": {"stringValue": v}} for k, v in value.items()]
     span = canned.spans["d" * 16]["span"]
-    span["events"] = [{"name": "exception", "timeUnixNano": str(BASE + 20 * SECOND), "attributes": attributes}]
+    span["events"] = [
+        {"name": "exception", "timeUnixNano": str(BASE + 20 * SECOND), "attributes": attributes}
+    ]
     page = open_page(canned, "/sessions/s?span=" + "d" * 16 + "&detail=1")
     panel = page.get_by_role("complementary", name="Span")
     expect(panel.locator(".exception")).to_contain_text("TimeoutError")
@@ -284,11 +307,16 @@ def test_tabs_are_in_the_address_and_turn_by_arrows(canned: CannedBackend, open_
     expect(page.get_by_role("tab", name="Tasks")).to_have_attribute("aria-selected", "true")
 
 
-def test_the_transcript_pairs_calls_with_results_and_leads_to_spans(canned: CannedBackend, open_page: Open) -> None:
+def test_the_transcript_pairs_calls_with_results_and_leads_to_spans(
+    canned: CannedBackend, open_page: Open
+) -> None:
     """Order is kept, JSON is laid out, and a long text opens on demand."""
     show(canned, FAMILY)
     place = {"trace_id": FAMILY[2].trace, "span_id": "c" * 16}
-    item = dict.fromkeys(("agent", "model", "text", "name", "call_id", "arguments", "result", "ok")) | {"span": place, "at": str(BASE)}
+    item = dict.fromkeys(("agent", "model", "text", "name", "call_id", "arguments", "result", "ok")) | {
+        "span": place,
+        "at": str(BASE),
+    }
     canned.transcripts["s"] = [
         item | {"kind": "user", "text": "word " * 1000},
         item | {"kind": "tool_call", "name": "flights", "call_id": "1", "arguments": '{"to":"LIS"}'},

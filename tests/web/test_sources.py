@@ -28,6 +28,7 @@ def deno() -> str:
 
 
 def run(*command: str | Path) -> None:
+    """Run a tool that has to be content; show what it says if it is not."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -93,6 +94,7 @@ GROUNDS = ("bg", "surface", "raised", "hover", "select")
 
 
 def tokens() -> dict[str, tuple[str, str]]:
+    """Read the colour tokens: light, dark."""
     css = (STATIC / "css" / "app.css").read_text()
     return {
         name: (light, dark)
@@ -101,6 +103,7 @@ def tokens() -> dict[str, tuple[str, str]]:
 
 
 def luminance(colour: str) -> float:
+    """Compute the relative luminance that WCAG 2 defines."""
     digits = colour[1:] if len(colour) == 7 else "".join(c * 2 for c in colour[1:])
     channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]

@@ -20,11 +20,12 @@ export function lexicon(entries) {
   return Object.assign(Object.create(null), entries);
 }
 
-const COUNT = new Intl.NumberFormat("en");
-
-/** @param {number | null | undefined} n */
+/** A count with its thousands parted. Not by Intl, whose first use costs a page tens of milliseconds. @param {number | null | undefined} n */
 export function count(n) {
-  return n === null || n === undefined ? UNKNOWN : COUNT.format(n);
+  if (n === null || n === undefined) return UNKNOWN;
+  const [whole, part] = String(n).split(".");
+  const parted = whole.replace(/\B(?=(\d{3})+$)/g, ",");
+  return part ? `${parted}.${part}` : parted;
 }
 
 /**
@@ -119,9 +120,12 @@ export function clockMs(ms) {
   return `${clock(ms)}.${pad(new Date(ms).getMilliseconds(), 3)}`;
 }
 
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
 /** Local date, 21 Nov 2026. @param {number} ms */
 export function date(ms) {
-  return new Date(ms).toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+  const d = new Date(ms);
+  return `${d.getDate()} ${MONTHS[d.getMonth()]} ${d.getFullYear()}`;
 }
 
 /** Local time, with the date where that is not today's. @param {number} ms @param {number} now */

@@ -83,6 +83,8 @@ export class Table {
     this.parentId = [];
     /** Row by span id, for each trace. @type {Map<string, number>[]} */
     this.at = [];
+    /** All rows, earliest first; kept, since sorting what is almost sorted costs little. @type {number[]} */
+    this.byStart = [];
     /** Rows in tree order. @type {Int32Array} */
     this.order = new Int32Array(0);
   }
@@ -254,8 +256,9 @@ export function arrange(table) {
     const at = of ? /** @type {number} */ (table.at[table.trace[row]].get(of)) : -1;
     parent[row] = at === row ? -1 : at;
   }
-  const byStart = Array.from({ length: n }, (_, i) => i)
-    .sort((a, b) => start[a] - start[b] || (id[a] < id[b] ? -1 : id[a] > id[b] ? 1 : a - b));
+  const byStart = table.byStart;
+  for (let row = byStart.length; row < n; row++) byStart.push(row);
+  byStart.sort((a, b) => start[a] - start[b] || (id[a] < id[b] ? -1 : id[a] > id[b] ? 1 : a - b));
   let order = walked(table, byStart);
   if (breakCircles(table, byStart, order)) order = walked(table, byStart);
   table.order = order;
@@ -332,20 +335,25 @@ function hollow(table, row) {
 
 /** Chain the children of each row, earliest first. @param {Table} table @param {number[]} byStart */
 function links(table, byStart) {
-  const first = new Int32Array(table.n).fill(-1);
-  const next = new Int32Array(table.n).fill(-1);
-  const last = new Int32Array(table.n).fill(-1);
-  table.children.fill(0, 0, table.n);
+  const { n, parent, children } = table;
+  const first = new Int32Array(n).fill(-1);
+  const next = new Int32Array(n).fill(-1);
+  const last = new Int32Array(n).fill(-1);
+  children.fill(0, 0, n);
+  /** @type {number[]} */
+  const tops = [];
   for (const row of byStart) {
-    const up = table.parent[row];
-    if (up < 0) continue;
-    table.children[up]++;
+    const up = parent[row];
+    if (up < 0) {
+      tops.push(row);
+      continue;
+    }
+    children[up]++;
     if (last[up] < 0) first[up] = row;
     else next[last[up]] = row;
     last[up] = row;
   }
-  const roots = byStart.filter((row) => table.parent[row] < 0 && !hollow(table, row));
-  return { first, next, roots };
+  return { first, next, roots: tops.filter((row) => !hollow(table, row)) };
 }
 
 /**

@@ -39,14 +39,12 @@ export function extent(table, openUntil) {
  * @returns {[number, number][]}
  */
 export function idleGaps(table, openUntil, range, share) {
-  const leaves = table.order.filter((row) => table.children[row] === 0).sort((a, b) =>
-    table.start[a] - table.start[b]
-  );
   /** @type {[number, number][]} */
   const gaps = [];
   const least = (range[1] - range[0]) * share;
   let busyTo = range[0];
-  for (const row of leaves) {
+  for (const row of table.byStart) {
+    if (table.children[row] > 0 || table.start[row] === Infinity) continue;
     if (table.start[row] - busyTo >= least) gaps.push([busyTo, table.start[row]]);
     busyTo = Math.max(busyTo, endOf(table, row, openUntil));
   }
