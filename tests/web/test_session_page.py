@@ -152,6 +152,51 @@ def test_selection_and_detail_live_in_the_address(canned: CannedBackend, open_pa
     expect(page).to_have_url(f"{canned.url}/sessions/s")
 
 
+def test_what_an_address_selects_is_shown_whatever_hides_it(canned: CannedBackend, open_page: Open) -> None:
+    """A span far down, and one folded into its repeats, come into view; so do those that Back selects."""
+    spans = [*in_a_row(300)]
+    spans += [Span(f"e{i:015x}", spans[0].id, "stat", SECOND + i, 5) for i in range(20)]
+    show(canned, spans)
+    folded, far = spans[-3].id, spans[150].id
+    page = open_page(canned, f"/sessions/s?span={folded}")
+    expect(selected(page)).to_be_in_viewport()
+    expect(grid(page)).to_have_attribute("aria-rowcount", "320")
+    page.evaluate(f"""() => {{
+        const link = document.body.appendChild(document.createElement("a"));
+        link.href = "/sessions/s?span={far}";
+        link.click();
+    }}""")
+    expect(selected(page)).to_contain_text("step 150")
+    expect(selected(page)).to_be_in_viewport()
+    page.go_back()
+    expect(selected(page)).to_contain_text("stat")
+    expect(selected(page)).to_be_in_viewport()
+    page.reload()
+    expect(selected(page)).to_be_in_viewport()
+
+
+def test_repeats_are_one_row_until_opened(canned: CannedBackend, open_page: Open) -> None:
+    """It says how many there are and how long they took; an arrow opens and closes them."""
+    spans = [Span("a" * 16, name="root", category="session", duration=SECOND)]
+    spans += [Span(f"{i:016x}", "a" * 16, "fs.stat", i * 1_000_000, 2_000_000) for i in range(40)]
+    show(canned, spans)
+    page = open_page(canned, "/sessions/s")
+    row = grid(page).get_by_role("row").filter(has_text="fs.stat")
+    expect(row).to_have_count(1)
+    expect(row).to_contain_text("\u00d7 40")
+    expect(row).to_contain_text("Σ 80.0 ms")
+    expect(page.locator(".wf-sum")).to_contain_text("41 rows")
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    expect(grid(page)).to_have_attribute("aria-rowcount", "41")
+    expect(selected(page)).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    expect(selected(page)).to_have_attribute("aria-expanded", "true")
+    page.keyboard.press("ArrowLeft")
+    expect(row).to_have_count(1)
+
+
 def test_the_detail_follows_the_selection(canned: CannedBackend, open_page: Open) -> None:
     """The row is marked at once; the detail comes after, and of the last selection alone."""
     show(canned, FAMILY)

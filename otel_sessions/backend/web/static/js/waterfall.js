@@ -196,13 +196,20 @@ function useScrollKept(view) {
       });
     };
     box.addEventListener("scroll", scrolled, { passive: true });
-    if (view.selected.value >= 0 && remembered("rows") === undefined) view.reveal(view.selected.value);
     return () => {
       watch.disconnect();
       cancelAnimationFrame(frame);
       box.removeEventListener("scroll", scrolled);
     };
   }, []);
+  const selected = view.selected.value;
+  const first = useRef(true);
+  useEffect(() => {
+    // What Back, a link or a reload selects is shown; but a place that was left scrolled is kept.
+    const kept = first.current && remembered("rows") !== undefined && visible.includes(selected);
+    first.current = false;
+    if (selected >= 0 && !kept) view.reveal(selected);
+  }, [selected]);
   return scroller;
 }
 
