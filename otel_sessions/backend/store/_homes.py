@@ -62,23 +62,25 @@ class Homes:
 
     # --- what a hint means -----------------------------------------------------------------------------
 
-    def learn(self, hints: Iterable[SessionHint]) -> None:
+    def learn(self, hints: Iterable[SessionHint | None]) -> None:
         """Note which values services send as `session.id`; sessions that turn out to be one are merged."""
+        told = self._told
         for hint in hints:
-            pair = (hint.service, hint.value)
-            if hint.scope or pair in self._told:
-                continue
-            if len(self._told) >= _REMEMBERED:
-                self._told.clear()
-            self._told.add(pair)
-            twin = scoped_twin(hint)
-            if twin is None:
-                continue
-            self._conn.execute("INSERT OR IGNORE INTO global_ids VALUES (?, ?)", pair)
-            self._keys.pop(pair, None)
-            session = self._sessions.known(twin)
-            if session is not None:
-                self._moves.merge(session, self._sessions.by_key(session_key(hint), hint.value))
+            if hint is not None and not hint.scope and (hint.service, hint.value) not in told:
+                self._learn(hint)
+
+    def _learn(self, hint: SessionHint) -> None:
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told.add((hint.service, hint.value))
+        twin = scoped_twin(hint)
+        if twin is None:
+            return
+        self._conn.execute("INSERT OR IGNORE INTO global_ids VALUES (?, ?)", (hint.service, hint.value))
+        self._keys.pop((hint.service, hint.value), None)
+        session = self._sessions.known(twin)
+        if session is not None:
+            self._moves.merge(session, self._sessions.by_key(session_key(hint), hint.value))
 
     def session_of(self, hint: SessionHint) -> SessionState:
         """Return the session that a hint tells."""

@@ -103,7 +103,7 @@ class Writer:
         arrived: list[tuple[SpanRecord | LogRecord, int]] = [
             (record, at) for _, record, at in (*spans, *logs)
         ]
-        self._homes.learn({record.hint for record, _ in arrived if record.hint is not None})
+        self._homes.learn(record.hint for record, _ in arrived)
         loose = self._homes.settle(arrived)
         placing = Placing(self._conn, self._names, self._sessions, revision)
         if spans:
