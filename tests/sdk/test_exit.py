@@ -25,8 +25,10 @@ import atexit, os, signal, sys, threading, time
 from opentelemetry import trace
 import otel_sessions
 otel_sessions.init(service_name="travel")
+otel_sessions.flush(30)
 tracer = trace.get_tracer("other")
 """
+"""The flush waits until the exporters are imported: on a busy machine that alone can outlast an exit's 1.5 s."""
 
 
 def _programs(*lines: str) -> str:
@@ -394,11 +396,13 @@ import otel_sessions
 def work():
     if otel_sessions.current_session() is None:
         otel_sessions.init()
+    otel_sessions.flush(30)
     with otel_sessions.step('in child'):
         pass
 
 if __name__ == '__main__':
     otel_sessions.init()
+    otel_sessions.flush(30)
     with otel_sessions.session('s') as session:
         os.environ.update(otel_sessions.child_env())
         child = multiprocessing.get_context(sys.argv[1] if len(sys.argv) > 1 else 'METHOD').Process(target=work)
