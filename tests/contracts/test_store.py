@@ -136,6 +136,17 @@ def test_a_closed_store_says_so(store: Store) -> None:
         store.append([traces(span(1))])
 
 
+def test_absurd_numbers_of_a_run_are_cut_not_refused(store: Store) -> None:
+    """A sender with a broken clock must not keep others from being stored."""
+    absurd = run(at=2**70, ended_at=2**71, phase=Phase.ENDED, lease=2**80)
+    store.append([traces(span(1))], [absurd], [timeline("ended", 2**70)], [gauge(2**70)])
+    store.append([], [replace(absurd, interval=2**66)])
+    record = only(store)
+    assert (record.state, record.started_at, record.ended_at) == ("ended", START, 2**63 - 1)
+    assert record.missing_spans == 2**63 - 1
+    assert detail(store).timeline[0].at == 2**63 - 1
+
+
 # --- once, and the better copy ---------------------------------------------------------------------------
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from otel_sessions.errors import BackendError, CorruptStoreError
 
-__all__ = ["Readers", "connect", "transaction", "translated"]
+__all__ = ["Readers", "connect", "execute", "transaction", "translated", "tune"]
 
 _PRAGMAS: Final = """
 PRAGMA journal_mode=WAL;
@@ -21,6 +21,7 @@ PRAGMA temp_store=MEMORY;
 PRAGMA wal_autocheckpoint=4000;
 PRAGMA journal_size_limit=67108864;
 """
+_GREATEST: Final = 2**63 - 1
 _CORRUPT: Final = ("malformed", "not a database", "unsupported file format", "disk image")
 
 
@@ -50,6 +51,18 @@ def transaction(conn: sqlite3.Connection) -> Generator[None]:
         if conn.in_transaction:  # a full disk makes SQLite roll back by itself
             conn.execute("ROLLBACK")
         raise
+
+
+def execute(conn: sqlite3.Connection, statement: str, values: Sequence[Any]) -> None:
+    """Execute with values that strangers may have set: numbers are cut to what a column can hold."""
+    try:
+        conn.execute(statement, values)
+    except OverflowError:
+        conn.execute(statement, [_cut(value) for value in values])
+
+
+def _cut(value: Any) -> Any:
+    return max(-_GREATEST, min(value, _GREATEST)) if isinstance(value, int) else value
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from otel_sessions.backend import resolve
 from otel_sessions.backend.records import LogRecord, SessionRecord, SpanRecord
+from otel_sessions.backend.store._connection import execute
 from otel_sessions.backend.store._names import NameWriter
 from otel_sessions.backend.store._rollups import (
     INSERT,
@@ -77,10 +78,12 @@ class Sessions:
         self.by_no(no)
         self._recount.add(no)
 
-    def remaining(self, numbers: Iterable[int]) -> list[SessionState]:
-        """Return those sessions that still exist."""
-        found = (self._by_no.get(no) for no in numbers)
-        return [session for session in found if session is not None]
+    def remaining(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return the ids of those sessions that still exist."""
+        rows = (
+            self._conn.execute("SELECT id FROM sessions WHERE no = ?", (no,)).fetchone() for no in numbers
+        )
+        return tuple(row[0] for row in rows if row is not None)
 
     def counted_anew(self) -> set[int]:
         """Return which sessions are counted anew in this transaction."""
@@ -124,12 +127,12 @@ class Sessions:
     def _save_row(self, session: SessionState, row: tuple[Any, ...]) -> None:
         before, session.row = session.row, row
         if before is None:
-            self._conn.execute(INSERT, row)
+            execute(self._conn, INSERT, row)
             self._count_states({place(row)[0]: 1})
             return
-        self._conn.execute(UPDATE, update_row(row))
+        execute(self._conn, UPDATE, update_row(row))
         if place(row) != place(before):
-            self._conn.execute(UPDATE_PLACE, place(row))
+            execute(self._conn, UPDATE_PLACE, place(row))
             if place(row)[0] != place(before)[0]:
                 self._count_states({place(before)[0]: -1, place(row)[0]: 1})
 

@@ -17,7 +17,7 @@ from otel_sessions.backend.records import (
 )
 from otel_sessions.backend.resolve import told_id
 from otel_sessions.backend.store._chunks import Compressor, chunk_row
-from otel_sessions.backend.store._connection import transaction
+from otel_sessions.backend.store._connection import execute, transaction
 from otel_sessions.backend.store._homes import Homes
 from otel_sessions.backend.store._moves import Moves
 from otel_sessions.backend.store._names import NameWriter
@@ -33,6 +33,7 @@ __all__ = ["Writer"]
 _INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 _SAVE_RUN = f"INSERT OR REPLACE INTO runs (session, {RUN_COLUMNS}) VALUES ({','.join('?' * 24)})"
+_SAVE_ENTRY = "INSERT OR IGNORE INTO timeline VALUES (?, ?, ?, ?, ?)"
 _SAVE_GAUGE = (
     "INSERT INTO gauges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, process) DO UPDATE SET"
     " (seq, started, ended, dropped) = (excluded.seq, excluded.started, excluded.ended, excluded.dropped)"
@@ -76,7 +77,7 @@ class Writer:
                 rows = self._rows(placing, revision)
                 left = self._moves.left | placing.left
                 changed, gone = self._sessions.save(revision, rows)
-            shrunk = tuple(record.id for record in self._sessions.remaining(left))
+                shrunk = self._sessions.remaining(left)
             return Changes(tuple(changed), rows, tuple(gone), shrunk)
         except BaseException:
             self._forget()
@@ -172,19 +173,20 @@ class Writer:
             session = self._session(run.session_key)
             session.runs[run.root_id, run.process if run.child else ""] = run
             session.own_seen = max(session.own_seen, run.last_heard_at or 0)
-            self._conn.execute(_SAVE_RUN, (session.no, *run_row(run)))
+            execute(self._conn, _SAVE_RUN, (session.no, *run_row(run)))
         for gauge in gauges:
             session = self._session(gauge.session_key)
             known = session.gauges.get(gauge.process)
             if known is None or gauge.seq > known.seq:
                 session.gauges[gauge.process] = gauge
                 values = (gauge.process, gauge.seq, gauge.started, gauge.ended, gauge.dropped)
-                self._conn.execute(_SAVE_GAUGE, (session.no, *values))
+                execute(self._conn, _SAVE_GAUGE, (session.no, *values))
         for entry in timeline:
             values = (entry.at, entry.root_id, entry.state, entry.detail or "")
             no = self._session(entry.session_key).no
-            self._conn.execute("INSERT OR IGNORE INTO timeline VALUES (?, ?, ?, ?, ?)", (no, *values))
-        self._conn.executemany(_SAVE_BASE, bases.items())
+            execute(self._conn, _SAVE_ENTRY, (no, *values))
+        for base in bases.items():
+            execute(self._conn, _SAVE_BASE, base)
 
     def _session(self, key: str) -> SessionState:
         return self._sessions.by_key(key, told_id(key))
