@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, cast
 
 from aiohttp import hdrs, web
@@ -46,11 +46,12 @@ async def stream(services: Services, request: web.Request) -> web.StreamResponse
         raise ProblemError(503, detail, headers={"Retry-After": "15"})
     response = web.StreamResponse(headers=_HEADERS)
     events = cast("AsyncGenerator[StreamEvent]", services.live.subscribe(after, session))
-    async with contextlib.aclosing(events):
+    # Closed in this order: a generator that waits inside another can't be closed from outside.
+    async with contextlib.aclosing(events), contextlib.aclosing(_with_pings(events)) as paced:
         try:
             await response.prepare(request)
             await response.write(b": connected\n\n")
-            async for event in _with_pings(events):
+            async for event in paced:
                 frame = _PING if event is None else await _frame(services, event)
                 await asyncio.wait_for(response.write(frame), STALLED_SECONDS)
         except (ConnectionError, asyncio.TimeoutError):
@@ -67,7 +68,7 @@ async def _session_id(services: Services, ref: str | None) -> str | None:
     return detail.session.id
 
 
-async def _with_pings(events: AsyncGenerator[StreamEvent]) -> AsyncIterator[StreamEvent | None]:
+async def _with_pings(events: AsyncGenerator[StreamEvent]) -> AsyncGenerator[StreamEvent | None]:
     """Iterate over events, and None where for a while there was none; ends with them."""
     upcoming = asyncio.ensure_future(_next(events))
     try:
