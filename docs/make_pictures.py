@@ -64,9 +64,7 @@ def photograph(base: str, trip: str) -> None:
     """Write the four pictures."""
     PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for theme in ("light", "dark"):
             page = open_page(browser, theme)
             page.goto(f"{base}/sessions")

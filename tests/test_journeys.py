@@ -1,4 +1,4 @@
-"""Claims about the README: whoever does what it says gets what it promises."""
+"""Claims about whole journeys: whoever does what the README says gets what it promises."""
 
 import json
 import subprocess
@@ -55,3 +55,26 @@ def test_both_commands_of_the_readme_are_one_line_each():
     """A newcomer copies one line to see it and one line to test it."""
     for name in ("demo-command", "test-command"):
         assert "\n" not in readme.command(name)
+
+
+def test_two_processes_with_one_session_id_are_one_session_with_two_runs(backend):
+    """A session belongs to its id, not to the process or trace that happened to begin it."""
+    program = (
+        "import otel_sessions\notel_sessions.init()\nwith otel_sessions.session('work', id='shared'): pass"
+    )
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url}),
+            check=True,
+        )
+    seen = wait_for(backend, "ended")
+    end = time.monotonic() + PATIENCE
+    while seen["spans"] < 2 and time.monotonic() < end:
+        (seen,) = sessions(backend)
+    assert (seen["session_id"], seen["runs_count"], seen["traces_count"], seen["spans"]) == (
+        "shared",
+        2,
+        2,
+        2,
+    )
