@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,8 +21,13 @@ from otel_sessions.sdk import _provider
 HEAVY = "opentelemetry.sdk", "grpc", "aiohttp", "sqlite3", "google.protobuf", "requests", "IPython", "crewai"
 
 
-def _threads() -> list[str]:
-    return sorted(t.name for t in threading.enumerate() if t.name.startswith("otel-sessions"))
+@pytest.fixture(autouse=True)
+def our_threads() -> Callable[[], list[str]]:
+    """Name our threads of this test; those of the tests before may still be on their way out."""
+    earlier = set(threading.enumerate())
+    return lambda: sorted(
+        t.name for t in threading.enumerate() if t not in earlier and t.name.startswith("otel-sessions")
+    )
 
 
 def test_importing_loads_nothing_heavy(run_program: Any):
@@ -48,14 +54,16 @@ def test_all_public_names_are_there():
         _ = otel_sessions.nothing
 
 
-def test_a_thousand_inits_leave_one_of_everything(recorded: Recorded, monkeypatch: pytest.MonkeyPatch):
+def test_a_thousand_inits_leave_one_of_everything(
+    our_threads: Callable[[], list[str]], recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+):
     """One provider, one processor, one thread; each span is exported once."""
     added: list[Any] = []
     monkeypatch.setattr(recorded.provider, "add_span_processor", added.append)
     handles = {otel_sessions.init().tracer_provider for _ in range(1000)}
     assert handles == {recorded.provider}
     assert added == []
-    assert _threads() == ["otel-sessions-spans"]
+    assert our_threads() == ["otel-sessions-spans"]
     with otel_sessions.session("s"):
         pass
     assert len(recorded.all()) == 1
@@ -227,7 +235,7 @@ def test_a_disabled_sdk_does_nothing(run_program: Any, collector: Collector):
 # --- Changing what was set up --------------------------------------------------------------------------------
 
 
-def test_a_later_call_changes_what_it_names(recorded: Recorded):
+def test_a_later_call_changes_what_it_names(our_threads: Callable[[], list[str]], recorded: Recorded):
     """Another exporter takes over with the next span; what was ended before goes the old way."""
     second = InMemorySpanExporter()
     with otel_sessions.session("first"):
@@ -243,7 +251,7 @@ def test_a_later_call_changes_what_it_names(recorded: Recorded):
         pass
     assert otel_sessions.flush(10).complete
     assert len(second.get_finished_spans()) == 2
-    assert _threads() == ["otel-sessions-spans"]
+    assert our_threads() == ["otel-sessions-spans"]
 
 
 def test_what_cant_be_changed_is_refused_and_nothing_changes(recorded: Recorded):
@@ -336,7 +344,9 @@ def test_an_auto_session_spans_the_program_and_is_superseded(run_program: Any, c
     assert second.links == []
 
 
-def test_after_shutdown_nothing_is_recorded_until_init(recorded: Recorded, caplog: pytest.LogCaptureFixture):
+def test_after_shutdown_nothing_is_recorded_until_init(
+    our_threads: Callable[[], list[str]], recorded: Recorded, caplog: pytest.LogCaptureFixture
+):
     """Sessions work all the same; what was open was ended and sent; one line says so."""
     open_one = otel_sessions.start_session("open")
     result = otel_sessions.shutdown(10)
@@ -345,7 +355,7 @@ def test_after_shutdown_nothing_is_recorded_until_init(recorded: Recorded, caplo
     with otel_sessions.session("unrecorded") as session:
         pass
     assert (session.outcome, session.trace_id) == ("ok", None)
-    assert _threads() == []
+    assert our_threads() == []
     again = InMemorySpanExporter()
     otel_sessions.init(tracer_provider=recorded.provider, exporter=again)
     with otel_sessions.session("again"):
