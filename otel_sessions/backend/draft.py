@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from otel_sessions.backend.records import Gauge, Request, RunEvent, RunRecord, TimelineEntry
 from otel_sessions.backend.resolve import global_key
 from otel_sessions.backend.runs import (
-    ROOT_EVENT,
     RunKey,
     apply,
     gauge_of,
@@ -107,7 +106,7 @@ class _Sketch:
         if (entry := told(key, event)) is not None:
             self.timeline.append(entry)
         if (gauge := gauge_of(key[0], event)) is not None:
-            self._count(replace(gauge, seq=record.run.phase_seq) if event.name == ROOT_EVENT else gauge)
+            self._count(gauge)
 
     def tick(self) -> None:
         """Let time pass for every run that is watched."""
@@ -156,8 +155,7 @@ class _Sketch:
     def _count(self, gauge: Gauge) -> None:
         key = gauge.session_key, gauge.process
         known = self.counted.get(key) or self.view.gauges.get(key[0], {}).get(key[1])
-        if known is None or gauge.seq >= known.seq:
-            self.counted[key] = gauge
+        self.counted[key] = gauge if known is None else gauge.joined(known)
 
     def _age(self, event: RunEvent, arrival: int) -> int | None:
         if event.elapsed is None or not event.process:

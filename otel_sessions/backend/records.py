@@ -237,7 +237,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """The sender's own counts of a session's spans, cumulative for one process; the greatest seq wins."""
+    """The sender's own counts of a session's spans, cumulative for one process.
+
+    They only grow, so the greater of two tellings is the newer, whatever brought it and when.
+    """
 
     session_key: str
     process: str
@@ -245,6 +248,17 @@ class Gauge:
     started: int
     ended: int
     dropped: int
+
+    def joined(self, other: Gauge) -> Gauge:
+        """Return the greatest of what both tell."""
+        return Gauge(
+            self.session_key,
+            self.process,
+            max(self.seq, other.seq),
+            max(self.started, other.started),
+            max(self.ended, other.ended),
+            max(self.dropped, other.dropped),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ __all__ = [
 RunKey = tuple[str, bytes, str]
 """Session key, root span id, and for a child process its process id (else "")."""
 
+MOST_SPANS: Final = 10**12
+"""More than any process can have; what claims more is cut, or sums over processes outgrow every column."""
+
 ROOT_EVENT: Final = "root"
 """Name of the event that a run's own root span stands for."""
 
@@ -148,7 +151,8 @@ def gauge_of(session_key: str, event: RunEvent) -> Gauge | None:
     """Return the counts that an event bears, where it bears them all and says whose they are."""
     if not event.process or event.started is None or event.ended is None or event.dropped is None:
         return None
-    return Gauge(session_key, event.process, event.seq, event.started, event.ended, event.dropped)
+    counts = (min(count, MOST_SPANS) for count in (event.started, event.ended, event.dropped))
+    return Gauge(session_key, event.process, event.seq, *counts)
 
 
 def is_watched(record: RunRecord) -> bool:

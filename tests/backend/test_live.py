@@ -290,8 +290,15 @@ def test_the_end_of_a_run_that_was_lost_before_a_restart_is_folded_into_its_hist
     assert world.run.run.started_at == WALL
 
 
-def test_the_counts_on_a_root_span_replace_those_of_the_last_heartbeat() -> None:
-    """A root bears no number of its own; it was written last, so it counts as newest."""
+def test_counts_that_no_process_can_have_are_cut() -> None:
+    """One sender's nonsense must not outgrow the sums that everybody's batch is stored with."""
+    world = World()
+    world.take(start(), beat(2, 0, started=2**63 - 1, ended=2**63 - 1, dropped=2**63 - 1))
+    assert world.store.gauges["session:s-1", "p-1"].ended == 10**12
+
+
+def test_the_counts_on_a_root_span_hold_against_those_of_the_last_heartbeat() -> None:
+    """A root bears no number of its own; counts only grow, so the greater ones are the newer."""
     world = World()
     world.take(start(), beat(2, 0, started=1, ended=0, dropped=0))
     world.take(

@@ -142,8 +142,8 @@ def _missing(key: str, spans: list[SpanRecord], world: _World, gauges: Sequence[
     newest: dict[str, Gauge] = {}
     for gauge in gauges:
         known = newest.get(gauge.process)
-        if gauge.session_key == key and (known is None or gauge.seq > known.seq):
-            newest[gauge.process] = gauge
+        if gauge.session_key == key:
+            newest[gauge.process] = gauge if known is None or gauge.ended > known.ended else known
     if newest:
         ended = sum(span.end is not None and not span.flags & Flag.LATE for span in spans)
         return max(0, sum(gauge.ended for gauge in newest.values()) - ended)

@@ -344,6 +344,14 @@ def test_counts_of_the_sender_tell_what_is_missing(store: Store) -> None:
     assert (only(store).missing_spans, detail(store).losses) == (0, {"dropped": 1})
 
 
+def test_counts_of_a_sender_only_grow(store: Store) -> None:
+    """A root span bears no number of its own: its counts hold against those of an earlier heartbeat."""
+    store.append([traces(span(1))], [run()], gauges=[gauge(2, seq=9)])
+    store.append([], gauges=[gauge(10, seq=0)])
+    store.append([], gauges=[gauge(3, seq=10)])
+    assert only(store).missing_spans == 9
+
+
 def test_parents_that_are_named_and_absent_are_missing(store: Store) -> None:
     """Without a sender's counts nothing else tells; that all are there proves nothing."""
     store.append([traces(span(2, parent=1), span(3, parent=1))])

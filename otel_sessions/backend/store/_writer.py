@@ -177,9 +177,10 @@ class Writer:
         for gauge in gauges:
             session = self._session(gauge.session_key)
             known = session.gauges.get(gauge.process)
-            if known is None or gauge.seq > known.seq:
-                session.gauges[gauge.process] = gauge
-                values = (gauge.process, gauge.seq, gauge.started, gauge.ended, gauge.dropped)
+            told = gauge if known is None else gauge.joined(known)
+            if told != known:
+                session.gauges[gauge.process] = told
+                values = (told.process, told.seq, told.started, told.ended, told.dropped)
                 execute(self._conn, _SAVE_GAUGE, (session.no, *values))
         for entry in timeline:
             values = (entry.at, entry.root_id, entry.state, entry.detail or "")
