@@ -336,8 +336,13 @@ def test_the_list_names_a_bounded_number_of_agents(store: Store) -> None:
 
 
 def test_counts_of_the_sender_tell_what_is_missing(store: Store) -> None:
-    """Ended by its count, stored here: the difference, and why, as far as it is known."""
+    """Ended by its count, stored here: the difference, and why, as far as it is known.
+
+    While the run is heard, what it counted may still be on its way.
+    """
     store.append([traces(span(1), span(2, otel_sessions__late=True))], [run()], gauges=[gauge(4, dropped=1)])
+    assert (only(store).missing_spans, detail(store).losses) == (1, {"dropped": 1})
+    store.append([], [run(phase=Phase.ENDED, ended_at=9)])
     assert only(store).missing_spans == 3
     assert detail(store).losses == {"dropped": 1, "not_received": 2}
     store.append([traces(span(3), span(4), span(5))], gauges=[gauge(2, seq=0)])
@@ -346,7 +351,7 @@ def test_counts_of_the_sender_tell_what_is_missing(store: Store) -> None:
 
 def test_counts_of_a_sender_only_grow(store: Store) -> None:
     """A root span bears no number of its own: its counts hold against those of an earlier heartbeat."""
-    store.append([traces(span(1))], [run()], gauges=[gauge(2, seq=9)])
+    store.append([traces(span(1))], [run(phase=Phase.ENDED, ended_at=9)], gauges=[gauge(2, seq=9)])
     store.append([], gauges=[gauge(10, seq=0)])
     store.append([], gauges=[gauge(3, seq=10)])
     assert only(store).missing_spans == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -250,3 +251,11 @@ def test_a_search_without_a_match_ends(store: Store) -> None:
     """No hits and no cursor."""
     store.append([traces(span(1))])
     assert store.search("lisbon") == ([], None)
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 30, "1e999", "NaN", "[1]"])
+def test_a_cursor_with_a_value_that_no_column_holds_is_refused(store: Store, value: str) -> None:
+    """Cursors come back from anybody; a forged one is no fault of ours."""
+    forged = base64.urlsafe_b64encode(f'["-started_at",{value},"x"]'.encode()).decode().rstrip("=")
+    with pytest.raises(ValueError, match="is no cursor of this list"):
+        store.sessions(SessionQuery(after=forged))

@@ -181,8 +181,8 @@ class Homes:
                 (trace_id, OWN),
             ).fetchone()
             or self._conn.execute(
-                "SELECT session, 2, time, digest FROM logs WHERE trace_id = ? AND flags & ?"
-                " ORDER BY time, digest LIMIT 1",
+                "SELECT session, 2, time, digest FROM logs WHERE trace_id = ? AND trace_id <> x''"
+                " AND flags & ? ORDER BY time, digest LIMIT 1",  # the partial index asks to be named
                 (trace_id, OWN),
             ).fetchone()
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -165,13 +166,20 @@ def _cursor(sort: str, value: object, session_id: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
+def _is_storable(value: object) -> bool:
+    """Tell whether a column of the list could hold a value: cursors come back from anybody."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _place(sort: str, cursor: str) -> tuple[Any, str]:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         sorted_by, value, session_id = json.loads(text)
     except (binascii.Error, ValueError, TypeError) as exc:
         raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.") from exc
-    if not (isinstance(value, (str, int, float, type(None))) and isinstance(session_id, str)):
+    if not (_is_storable(value) and isinstance(session_id, str)):
         raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.")  # noqa: TRY004
     if sorted_by != sort:
         raise ValueError(

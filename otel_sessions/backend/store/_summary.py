@@ -7,7 +7,7 @@ from typing import Any
 
 from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord
 from otel_sessions.backend.store._tally import LISTED, Tally
-from otel_sessions.lifecycle import Shown, State, shown
+from otel_sessions.lifecycle import Shown, Signal, State, shown
 
 __all__ = ["SessionState", "missing_spans", "summary", "words"]
 
@@ -96,6 +96,9 @@ def missing_spans(session: SessionState) -> int | None:
     The senders' own counts say it best. Without any, parents that are named and not stored are known;
     that all named parents are there proves nothing.
     """
+    if session.gauges and any(record.run.signal is Signal.LIVE for record in session.runs.values()):
+        # A heartbeat counts spans that are still on their way: only what the sender gave up is missing.
+        return sum(gauge.dropped for gauge in session.gauges.values())
     if session.gauges:
         return max(0, sum(gauge.ended for gauge in session.gauges.values()) - session.tally.ended)
     return session.missing_parents or None
