@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_sessions.backend.clock import Clock
@@ -259,7 +259,11 @@ class Ingest:
             for one in batch:
                 await self._write([one])
         else:
-            self._settle(batch, error)
+            # Signs of life need no disk: whoever beats stays alive even while nothing can be stored.
+            signs = [one for one in batch if not one.arrival.request.keep]
+            noted = self._only_noted(signs, replace(moment, away=0, tick=False, flush=False))
+            self._settle(signs, None if noted else error)
+            self._settle([one for one in batch if one.arrival.request.keep], error)
 
     async def _try(self, batch: Sequence[_Waiting], moment: Moment) -> BaseException | None:
         if self._only_noted(batch, moment):

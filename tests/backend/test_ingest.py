@@ -8,11 +8,13 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import otlp_requests
 import pytest
 from doubles import SECOND, HandClock, MemoryStore
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_sessions import semconv
 from otel_sessions.backend.decode import DecodeError
 from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
@@ -283,5 +285,31 @@ def test_a_process_that_was_stopped_for_a_while_extends_the_leases() -> None:
         await accept(ingest, traces())
         await ingest.stop()
         assert moments[:4] == [0, 0, 60 * SECOND, 0]
+
+    run(scenario)
+
+
+def test_a_run_that_beats_while_the_disk_is_full_is_not_lost() -> None:
+    """Signs of life need no disk: they count even while another run's silence can't be written down."""
+
+    async def scenario() -> None:
+        time, store = HandClock(), MemoryStore()
+        ingest = Ingest(store, Live("boot", idle_after=SECOND), time.clock())  # type: ignore[arg-type]
+        await ingest.start()
+        alive, dead = otlp_requests.LifeCycle("alive"), otlp_requests.LifeCycle("dead")
+        for life in (alive, dead):
+            events = [life.event(semconv.EVENT_SESSION_START, ELAPSED=0), life.beat(ELAPSED=0)]
+            await ingest.accept(Signal.LOGS, Encoding.PROTOBUF, otlp_requests.logs(events))
+        store.fails = [BackendError("the disk is full")] * 10_000
+        for beat in range(1, 80):
+            time.sleep(1.9)
+            body = otlp_requests.logs([alive.beat(ELAPSED=round(beat * 1.9 * SECOND))])
+            await ingest.accept(Signal.LOGS, Encoding.PROTOBUF, body)
+        store.fails = []
+        await accept(ingest, traces())
+        await ingest.stop()
+        signals = {run.root_id: run.run.signal.value for run in store.kept.values()}
+        assert signals == {alive.root: "live", dead.root: "lost"}
+        assert all(entry.root_id == dead.root for entry in store.timeline if entry.state == "lost")
 
     run(scenario)
