@@ -209,10 +209,10 @@ def _is_given(arguments: Any) -> bool:
 def _success(given: Attributes, result: Any, emitter: str) -> bool | None:
     """Return what an emitter says of a tool's success. Codex says true of commands that exit with code 3."""
     said = given.get("success")
-    success = {True: True, "true": True, False: False, "false": False}.get(said) if said is not None else None
+    success = {"true": True, "false": False}.get(said) if isinstance(said, str) else said
     if emitter == "CX" and isinstance(result, str) and (code := _EXIT_CODE.search(result)):
         return code[1] == "0"
-    return success
+    return success if isinstance(success, bool) else None
 
 
 def _gemini_tool(given: Attributes, call: Part, result: Part) -> tuple[Part, Part]:

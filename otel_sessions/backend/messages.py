@@ -107,7 +107,7 @@ def _of_object(value: Json, role: str) -> Iterator[Part]:
         yield from _parts(value["message"], role)
     elif "parts" in value:
         yield from _message(value, value["parts"], role)
-    elif "content" in value and value.get("type") not in _TEXT_TYPES:
+    elif "content" in value and _kind(value) not in _TEXT_TYPES:
         yield from _message(value, value["content"], role)
     elif (text := _text_of(value)) is not None:
         if text:
@@ -130,7 +130,8 @@ def _message(value: Json, content: Any, role: str) -> Iterator[Part]:
         )
         return
     yield from _parts(content, role)
-    for call in value.get("tool_calls") or ():
+    calls = value.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             inner = call.get("function")
             yield _called(inner if isinstance(inner, dict) else call, call.get("id"))
@@ -169,7 +170,7 @@ def plain_call_id(call_id: Any, name: str | None) -> str | None:
 
 def _text_of(value: Json) -> str | None:
     """Return the text of a part, None where it is none."""
-    if value.get("type") in _TEXT_TYPES or isinstance(value.get("text"), str):
+    if _kind(value) in _TEXT_TYPES or isinstance(value.get("text"), str):
         for name in ("content", "text", "thinking", "reasoning", "refusal"):
             if isinstance(value.get(name), str):
                 return value[name]
@@ -178,7 +179,7 @@ def _text_of(value: Json) -> str | None:
 
 def _media(value: Json) -> str | None:
     """Name a picture, a sound or a file, which no text can show; None for anything else."""
-    kind = value.get("type")
+    kind = _kind(value)
     if kind not in _MEDIA_TYPES and not isinstance(value.get("inlineData") or value.get("fileData"), dict):
         return None
     inner = value.get("inlineData") or value.get("fileData") or value
@@ -193,7 +194,7 @@ def _media(value: Json) -> str | None:
 
 
 def _call(value: Json) -> Part | None:
-    if value.get("type") in _CALL_TYPES:
+    if _kind(value) in _CALL_TYPES:
         return _called(value, value.get("call_id") or value.get("id"))
     inner = value.get("functionCall") or value.get("function_call")
     return _called(inner, inner.get("id")) if isinstance(inner, dict) else None
@@ -206,7 +207,7 @@ def _called(value: Json, call_id: Any) -> Part:
 
 
 def _response(value: Json) -> Part | None:
-    if value.get("type") in _RESPONSE_TYPES:
+    if _kind(value) in _RESPONSE_TYPES:
         call_id = value.get("call_id") or value.get("tool_use_id") or value.get("id")
         given = next(
             (value[name] for name in ("result", "response", "output", "content") if name in value), None
@@ -272,11 +273,16 @@ def _is_message(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     kinds = _CALL_TYPES | _RESPONSE_TYPES
-    return _role(value) is not None or value.get("type") in kinds or is_conversation(value)
+    return _role(value) is not None or _kind(value) in kinds or is_conversation(value)
 
 
 def _is_pair(value: list[Any]) -> bool:
     return len(value) == _PAIR and all(isinstance(item, str) for item in value) and value[0] in _ROLES
+
+
+def _kind(value: Json) -> str | None:
+    """Return the type that an object says it has; some hold an object or a list there."""
+    return _string(value.get("type"))
 
 
 def _string(value: Any) -> str | None:

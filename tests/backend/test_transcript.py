@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from telemetry import BEGAN, OTHER_TRACE, SECOND, TRACE, log, sid, span, stored_logs, stored_spans
 
 from otel_sessions.backend.messages import parts
 from otel_sessions.backend.transcript import span_messages, transcript
+from otel_sessions.backend.vocabulary import INPUTS, OUTPUTS, TOOL_ARGUMENTS, TOOL_RESULTS, named
 
 CHAT = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
 TOOL = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search"}
@@ -396,3 +399,64 @@ def test_messages_in_span_events_are_read_too() -> None:
         ("user", "hi"),
         ("assistant", "yes"),
     ]
+
+
+# --- Any shape ---------------------------------------------------------------------------------------------
+
+ATTRIBUTES = [
+    "gen_ai.system_instructions",
+    *named((*INPUTS, *OUTPUTS, *TOOL_ARGUMENTS, *TOOL_RESULTS), ""),
+    "gen_ai.tool.call.id",
+    "success",
+]
+FIELDS = [
+    "role", "type", "id", "name", "content", "parts", "text", "message", "messages", "generations", "kwargs", "output", "status",
+    "tool_calls", "function", "function_call", "functionCall", "functionResponse", "response", "arguments", "inlineData", "is_error",
+]  # fmt: skip
+WORDS = ["user", "assistant", "tool", "text", "tool_call", "tool_call_response", "image", "HumanMessage", ""]
+SHAPES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.just(0.5) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([CHAT, TOOL]),
+    st.dictionaries(st.sampled_from(ATTRIBUTES), SHAPES, max_size=4),
+    st.booleans(),
+    st.sampled_from(["test", "gemini-cli", CODEX]),
+)
+def test_no_message_of_any_shape_takes_the_transcript_away(
+    kind: dict[str, Any], attributes: dict[str, Any], as_text: bool, scope: str
+) -> None:
+    """Whatever stands where messages should, as JSON or as a structured value, the rest is shown."""
+    given = {key: json.dumps(value) if as_text else value for key, value in attributes.items()}
+    odd = span(1, 0, "chat m", attributes={**kind, **given})
+    innocent = chat(2, 5, [], [said("assistant", "an innocent answer")])
+    spans = stored_spans([odd, innocent], scope)
+    json.dumps(span_messages(spans[0]), allow_nan=False)
+    assert "an innocent answer" in [item["text"] for item in transcript(spans, [])]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": {"a": 1}, "x": 1},
+        {"role": "user", "parts": [{"type": ["text"], "content": "hello"}]},
+        {"role": "assistant", "content": "hello", "tool_calls": 5},
+        {"role": "assistant", "content": "hello", "tool_calls": True},
+    ],
+)
+def test_a_message_with_a_field_of_another_type_is_shown_as_far_as_it_goes(message: dict[str, Any]) -> None:
+    """A type that is an object, calls that are a number: neither hides what else the message says."""
+    assert [part.text for part in parts([message], "user")] in (["hello"], ['{"type": {"a": 1}, "x": 1}'])
+
+
+def test_success_that_is_no_yes_or_no_says_nothing() -> None:
+    """A list under `success` is no answer to whether a tool succeeded."""
+    [_, result] = transcript(
+        stored_spans([span(1, 0, "execute_tool search", attributes={**TOOL, "success": [True]})]), []
+    )
+    assert result["ok"] is None
