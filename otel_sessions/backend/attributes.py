@@ -6,6 +6,7 @@ values that fill a slot are read, for making Python objects is what decoding cos
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,28 +33,55 @@ from otel_sessions.backend.vocabulary import (
 )
 
 __all__ = [
+    "MAX_TIME",
+    "MAX_WORD",
     "Slots",
     "Source",
     "Usage",
     "entries",
     "fill",
     "hint",
+    "identity",
     "plain",
     "source_of",
     "span_id",
     "trace_id",
     "usage",
+    "word",
 ]
 
 Reader = Callable[[AnyValue], Any]
 Entry = tuple[str, int, Reader]
 """Slot that an attribute may fill, its rank there (the least wins), and how to read its value."""
 
+MAX_TIME: Final = 2**63 - 1
+"""The last moment that a column holds; OTLP's times are unsigned."""
+
+MAX_WORD: Final = 1_000
+"""Most characters of a name or an id in an index row, which every list reads; the body keeps the whole."""
+
+_IDENTITIES: Final = frozenset({*IDS, "task_parent", "process"})
 _UNRANKED: Final = 1_000
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NO_TRACE: Final = bytes(_TRACE_ID_BYTES)
 _NO_SPAN: Final = bytes(_SPAN_ID_BYTES)
+
+
+# --- Words of index rows -----------------------------------------------------------------------------------
+
+
+def word(text: str) -> str:
+    """Return a name as index rows hold it: cut at MAX_WORD, with an ellipsis."""
+    return text if len(text) <= MAX_WORD else text[: MAX_WORD - 1] + "…"
+
+
+def identity(text: str) -> str:
+    """Return an id as index rows hold it: past MAX_WORD its tail is a SHA-256, so that two ids stay two."""
+    if len(text) <= MAX_WORD:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return text[: MAX_WORD - len(digest)] + digest
 
 
 # --- Reading values ----------------------------------------------------------------------------------------
@@ -251,6 +279,8 @@ def fill(attributes: Iterable[KeyValue], table: Mapping[str, tuple[Entry, ...]])
                 if rank < ranks.get(slot, _UNRANKED):
                     value = read(attribute.value)
                     if value is not None:
+                        if value.__class__ is str and len(value) > MAX_WORD:
+                            value = identity(value) if slot in _IDENTITIES else word(value)
                         values[slot] = value
                         ranks[slot] = rank
     return slots
@@ -262,8 +292,8 @@ def source_of(resource: Resource) -> Source:
     slots = fill(resource.attributes, _RESOURCE)
     service = texts.get(semconv.SERVICE_NAME, "")
     return Source(
-        service=service,
-        scope=service_scope(texts.get(semconv.SERVICE_NAMESPACE, ""), service),
+        service=word(service),
+        scope=identity(service_scope(texts.get(semconv.SERVICE_NAMESPACE, ""), service)),
         session=slots.values.get("session") if _is_global(slots) else None,
         user=slots.values.get("user"),
     )

@@ -34,7 +34,7 @@ from otel_sessions.backend.decode_spans import decode_span, root_event
 from otel_sessions.backend.records import Encoding, LogRecord, Request, RunEvent, Signal, SpanRecord
 from otel_sessions.backend.vocabulary import emitter_of
 
-__all__ = ["DecodeError", "ExportRequest", "decode", "parse"]
+__all__ = ["MAX_ITEMS", "DecodeError", "ExportRequest", "decode", "parse"]
 
 ExportRequest = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
 
@@ -44,6 +44,10 @@ _MESSAGES: Final[Mapping[Signal, type[ExportRequest]]] = {
     Signal.METRICS: ExportMetricsServiceRequest,
 }
 _DIGEST_BYTES: Final = 16
+MAX_ITEMS: Final = 2**17
+"""Most resources, scopes and records in one request. An empty one takes two bytes, almost none of them when
+compressed, and some hundred bytes as a record; and ordinals have to fit 24 bits in the store.
+Exporters send 512 records at a time, collectors 8192 (OpenTelemetry's defaults)."""
 
 
 class DecodeError(ValueError):
@@ -53,10 +57,14 @@ class DecodeError(ValueError):
 def decode(signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
     """Decode one export request.
 
-    Raises DecodeError where the body as a whole can't be read. A span without a valid id is rejected alone:
-    `Request.rejected` counts such, and the rest is kept.
+    Raises DecodeError where the body as a whole can't be read, or holds more than MAX_ITEMS. A span without a
+    valid id is rejected alone: `Request.rejected` counts such, and the rest is kept.
     """
     message = parse(signal, encoding, body)
+    if _count_items(message) > MAX_ITEMS:
+        raise DecodeError(
+            f"the request holds more than {MAX_ITEMS} resources, scopes and records: send less at once"
+        )
     if isinstance(message, ExportTraceServiceRequest):
         return _traces(message, encoding, body, received_at)
     if isinstance(message, ExportLogsServiceRequest):
@@ -73,6 +81,20 @@ def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
         return kind.FromString(body)
     except (WireError, ValueError) as error:
         raise DecodeError(f"the body is no {kind.__name__} in {encoding.value}: {error}") from error
+
+
+def _count_items(message: ExportRequest) -> int:
+    """Count resources, scopes and records (for metrics, the metrics), without a look into any record."""
+    if isinstance(message, ExportTraceServiceRequest):
+        scopes = [group.scope_spans for group in message.resource_spans]
+        records = sum(len(scope.spans) for group in scopes for scope in group)
+    elif isinstance(message, ExportLogsServiceRequest):
+        scopes = [group.scope_logs for group in message.resource_logs]
+        records = sum(len(scope.log_records) for group in scopes for scope in group)
+    else:
+        scopes = [group.scope_metrics for group in message.resource_metrics]
+        records = sum(len(scope.metrics) for group in scopes for scope in group)
+    return len(scopes) + sum(map(len, scopes)) + records
 
 
 def _traces(message: ExportTraceServiceRequest, encoding: Encoding, body: bytes, received_at: int) -> Request:

@@ -11,16 +11,19 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 
 from otel_sessions import semconv
 from otel_sessions.backend.attributes import (
+    MAX_TIME,
     Slots,
     Source,
     Usage,
     entries,
     fill,
     hint,
+    identity,
     plain,
     span_id,
     trace_id,
     usage,
+    word,
 )
 from otel_sessions.backend.records import Flag, LogRecord, RunEvent, SessionHint, SpanRecord
 from otel_sessions.backend.vocabulary import (
@@ -50,7 +53,7 @@ def decode_log(log: LogMessage, emitter: str, source: Source, ordinal: int, dige
     """Return the index row of a log record."""
     slots = fill(log.attributes, entries(emitter))
     values = slots.values
-    name = event_name(log.event_name, values.get("event_name"))
+    name = word(event_name(log.event_name, values.get("event_name")))
     category = _counted(slots, emitter, name)
     used = usage(slots, emitter) if category == "model" else Usage()
     model = values.get("request_model") if category == "model" else None
@@ -109,11 +112,11 @@ def attributes_of(log: LogMessage) -> Attributes:
 def run_event(log: LogMessage) -> RunEvent | None:
     """Return what a life cycle event tells of its run; None where it names none."""
     given = attributes_of(log)
-    session, root = _text(given, semconv.SESSION_ID), span_id(log.span_id)
+    session, root = _id(given, semconv.SESSION_ID), span_id(log.span_id)
     if session is None or not root or log.event_name == semconv.EVENT_SPAN_START:
         return None
-    at = log.time_unix_nano or log.observed_time_unix_nano
-    phase, previous = _text(given, semconv.PHASE), _text(given, semconv.SESSION_PREVIOUS_ID)
+    at = min(log.time_unix_nano or log.observed_time_unix_nano, MAX_TIME)
+    phase, previous = _text(given, semconv.PHASE), _id(given, semconv.SESSION_PREVIOUS_ID)
     starts = log.event_name in (semconv.EVENT_SESSION_START, semconv.EVENT_SESSION_RESUMED)
     return RunEvent(
         name=log.event_name,
@@ -121,7 +124,7 @@ def run_event(log: LogMessage) -> RunEvent | None:
         trace_id=trace_id(log.trace_id),
         root_id=root,
         at=at,
-        process=_text(given, semconv.PROCESS_ID) or "",
+        process=_id(given, semconv.PROCESS_ID) or "",
         seq=_count(given, semconv.SEQ) or 0,
         elapsed=_count(given, semconv.ELAPSED),
         interval=_seconds(given, semconv.HEARTBEAT_INTERVAL, _INTERVAL),
@@ -150,7 +153,7 @@ def announced_root(event: RunEvent, log: LogMessage, source: Source, ordinal: in
         trace_id=event.trace_id,
         span_id=event.root_id,
         parent_id=b"",
-        name=f"session {event.session_name}" if event.session_name else "session",
+        name=word(f"session {event.session_name}") if event.session_name else "session",
         kind=_INTERNAL,
         start=event.at,
         end=None,
@@ -163,7 +166,7 @@ def announced_root(event: RunEvent, log: LogMessage, source: Source, ordinal: in
         hint=SessionHint(event.session_id, "", source.scope),
         session_name=event.session_name,
         title=event.title,
-        user_id=_text(attributes_of(log), semconv.USER_ID) or source.user,
+        user_id=_id(attributes_of(log), semconv.USER_ID) or source.user,
     )
 
 
@@ -178,7 +181,7 @@ def announced_span(log: LogMessage, source: Source, ordinal: int) -> SpanRecord 
     given = attributes_of(log)
     name = _text(given, semconv.SPAN_NAME) or ""
     category, slot, label = category_of_name(name)
-    session = _text(given, semconv.SESSION_ID)
+    session = _id(given, semconv.SESSION_ID)
     return SpanRecord(
         trace_id=trace,
         span_id=own_id,
@@ -196,10 +199,10 @@ def announced_span(log: LogMessage, source: Source, ordinal: int) -> SpanRecord 
         hint=SessionHint(session or source.session or "", "", source.scope)
         if session or source.session
         else None,
-        user_id=_text(given, semconv.USER_ID) or source.user,
-        task_id=_text(given, semconv.TASK_ID),
+        user_id=_id(given, semconv.USER_ID) or source.user,
+        task_id=_id(given, semconv.TASK_ID),
         task_name=_text(given, semconv.TASK_NAME),
-        task_parent_id=_text(given, semconv.TASK_PARENT_ID),
+        task_parent_id=_id(given, semconv.TASK_PARENT_ID),
         task_state="running" if category == "task" else None,
         agent=label if slot == "agent" else None,
         model=label if slot == "model" else None,
@@ -209,7 +212,12 @@ def announced_span(log: LogMessage, source: Source, ordinal: int) -> SpanRecord 
 
 def _text(given: Attributes, key: str) -> str | None:
     value = given.get(key)
-    return value if isinstance(value, str) and value else None
+    return word(value) if isinstance(value, str) and value else None
+
+
+def _id(given: Attributes, key: str) -> str | None:
+    value = given.get(key)
+    return identity(value) if isinstance(value, str) and value else None
 
 
 def _count(given: Attributes, key: str) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_sessions.backend.attributes import (
+    MAX_TIME,
     Slots,
     Source,
     Usage,
@@ -16,6 +17,7 @@ from otel_sessions.backend.attributes import (
     span_id,
     trace_id,
     usage,
+    word,
 )
 from otel_sessions.backend.records import Flag, RunEvent, SpanRecord
 from otel_sessions.backend.vocabulary import (
@@ -68,7 +70,7 @@ def decode_span(
         trace_id=trace,
         span_id=own_id,
         parent_id=parent,
-        name=name,
+        name=word(name),
         kind=span.kind,
         start=span.start_time_unix_nano,
         end=end or None,
@@ -110,13 +112,13 @@ def root_event(record: SpanRecord, slots: Slots) -> RunEvent | None:
         session_id=record.hint.value,
         trace_id=record.trace_id,
         root_id=record.span_id,
-        at=record.end,
+        at=min(record.end, MAX_TIME),
         process=values.get("process", ""),
         session_name=record.session_name,
         title=record.title,
         outcome=values.get("outcome"),
         end_reason=values["end_reason"],
-        started_at=record.start,
+        started_at=min(record.start, MAX_TIME),
         started=values.get("spans_started"),
         ended=values.get("spans_ended"),
         dropped=values.get("spans_dropped"),

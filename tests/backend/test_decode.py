@@ -22,7 +22,8 @@ from telemetry import (
 )
 
 from otel_sessions import semconv
-from otel_sessions.backend.decode import DecodeError, decode
+from otel_sessions.backend.attributes import MAX_WORD
+from otel_sessions.backend.decode import MAX_ITEMS, DecodeError, decode
 from otel_sessions.backend.records import Encoding, Flag, Request, RunEvent, Signal
 
 OURS = semconv.SCOPE_NAME
@@ -372,3 +373,103 @@ def test_the_same_log_sent_again_has_the_same_digest() -> None:
     assert len(set(digests)) == 3
     elsewhere = decoded(logs([log("tick", 1)], given={"service.name": "other"}))
     assert elsewhere.logs[0].digest not in digests
+
+
+# --- Bounds ------------------------------------------------------------------------------------------------
+
+GREATEST = 2**63 - 1
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_request_of_too_many_items_is_refused(signal: Signal, level: int) -> None:
+    """Empty items cost two bytes each and shrink a thousandfold: resources, scopes and records count alike."""
+    body = _repeated(level, MAX_ITEMS - level)
+    decode(signal, Encoding.PROTOBUF, body, BEGAN)
+    with pytest.raises(DecodeError, match=f"more than {MAX_ITEMS}"):
+        decode(signal, Encoding.PROTOBUF, _repeated(level, MAX_ITEMS - level + 1), BEGAN)
+
+
+def test_too_many_items_in_json_are_refused_too() -> None:
+    """The limit holds for each encoding."""
+    body = json.dumps({"resourceSpans": [{}] * (MAX_ITEMS + 1)}).encode()
+    with pytest.raises(DecodeError, match=f"more than {MAX_ITEMS}"):
+        decode(Signal.TRACES, Encoding.JSON, body, BEGAN)
+
+
+@pytest.mark.parametrize("name", [semconv.EVENT_SESSION_START, semconv.EVENT_SESSION_END])
+def test_an_event_beyond_all_clocks_is_of_the_last_moment(name: str) -> None:
+    """OTLP's times are unsigned, a column's are not."""
+    record = log(name, number=1, attributes=EVENT)
+    record.time_unix_nano = 2**64 - 1
+    [told] = decoded(logs([record], OURS)).events
+    assert told.at == GREATEST
+    assert told.started_at in (None, GREATEST)
+
+
+def test_a_root_beyond_all_clocks_is_of_the_last_moment() -> None:
+    """Else its run could not be stored, nor anything that comes with it."""
+    root = span(1, name="session x", attributes={**EVENT, semconv.SESSION_END_REASON: "completed"})
+    root.start_time_unix_nano, root.end_time_unix_nano = 2**63, 2**64 - 1
+    [told] = decoded(traces([root], OURS)).events
+    assert (told.started_at, told.at) == (GREATEST, GREATEST)
+
+
+def test_long_words_are_cut_and_long_ids_stay_distinct() -> None:
+    """An index row is bounded; two ids that differ only in their tail are two."""
+    long = "x" * (2 * MAX_WORD)
+    attributes = {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": long, "gen_ai.agent.name": long, "user.id": long,
+        semconv.SESSION_ID: long, semconv.TASK_ID: long, semconv.TASK_NAME: long, semconv.SESSION_TITLE: long,
+    }  # fmt: skip
+    given = {"service.name": long}
+    one = decoded_span(span(1, 0, long, attributes=attributes), given=given)
+    other = decoded_span(span(2, attributes={semconv.SESSION_ID: long + "y", semconv.TASK_ID: long + "y"}))
+    words = [one.name, one.model, one.agent, one.title, one.task_name, one.service]
+    assert words == ["x" * (MAX_WORD - 1) + "…"] * len(words)
+    assert one.hint is not None
+    assert other.hint is not None
+    ids = {one.hint.value, other.hint.value}
+    assert len(ids) == len({one.task_id, other.task_id}) == 2
+    assert {len(id_) for id_ in (*ids, one.task_id or "", one.user_id or "")} == {MAX_WORD}
+
+
+def test_an_event_and_a_span_shorten_the_same_id_alike() -> None:
+    """What a run's events tell belongs to the session of its spans."""
+    long = "x" * (2 * MAX_WORD)
+    request = event(
+        semconv.EVENT_SESSION_START, attributes={semconv.SESSION_ID: long, semconv.SESSION_TITLE: long}
+    )
+    of_span = decoded_span(span(1, attributes={semconv.SESSION_ID: long})).hint
+    [told], [root], [record] = request.events, request.spans, request.logs
+    assert root.hint is not None
+    assert record.hint is not None
+    assert of_span is not None
+    assert {told.session_id, root.hint.value, record.hint.value} == {of_span.value}
+    assert told.title is not None
+    assert len(told.title) == MAX_WORD
+
+
+def test_a_word_of_the_greatest_length_is_kept() -> None:
+    """Only what is longer is cut."""
+    word = "x" * MAX_WORD
+    record = decoded_span(span(1, 0, word, attributes={semconv.SESSION_ID: word}))
+    assert record.hint is not None
+    assert (record.name, record.hint.value) == (word, word)
+
+
+def _repeated(level: int, count: int) -> bytes:
+    """Write a request of empty resources, or one resource of empty scopes, or of one scope of empty records."""
+    body = b"\x0a\x00" * count if level == 0 else b"\x12\x00" * count
+    for depth in range(level, 0, -1):
+        tag = b"\x0a" if depth == 1 else b"\x12"
+        body = tag + _varint(len(body)) + body
+    return body
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*digits, number])
