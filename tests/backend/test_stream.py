@@ -380,3 +380,28 @@ def test_streams_beyond_the_limit_are_refused_and_told_when_to_come_back(tmp_pat
                     assert "2 streams" in (await response.json(content_type=None))["detail"]
 
     asyncio.run(run())
+
+
+def test_streams_asked_for_at_once_are_no_more_than_the_limit(tmp_path, monkeypatch):
+    """A place is taken when it is promised, and is free again when its reader has gone."""
+    monkeypatch.setattr(stream_module, "MAX_STREAMS", 2)
+    monkeypatch.setattr(stream_module, "PING_SECONDS", 0.02)  # a write shows who has gone
+
+    async def run() -> None:
+        async with server(tmp_path) as url, ClientSession() as client:
+            reader = Reader(client, url)
+            await reader.post_traces(traces([span("s")]))
+            for _ in range(2):
+                asked = (client.get(f"{url}/api/v1/stream?session=s") for _ in range(12))
+                responses = await asyncio.gather(*asked)
+                statuses = sorted(response.status for response in responses)
+                for response in responses:
+                    response.close()
+                assert statuses == [200] * 2 + [503] * 10
+                await readers_become(reader, 0)
+            async with client.get(f"{url}/api/v1/stream?session=nobody") as response:
+                assert response.status == 404
+            async with reader.stream(), reader.stream():
+                await readers_become(reader, 2)
+
+    asyncio.run(run())

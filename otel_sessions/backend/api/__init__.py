@@ -9,9 +9,10 @@ from typing import Final
 
 from aiohttp import web
 
-from otel_sessions.backend.api import export, search, sessions, spans, status, stream
+from otel_sessions.backend.api import export, search, sessions, spans, status
 from otel_sessions.backend.api._json import answer
 from otel_sessions.backend.api.openapi import openapi_json
+from otel_sessions.backend.api.stream import Streams
 from otel_sessions.backend.services import Services
 
 __all__ = ["routes"]
@@ -39,11 +40,6 @@ _LONG: Final[dict[str, Endpoint]] = {  # these read contents, not only indices
     f"/api/v1/sessions/{_ID}/transcript": sessions.transcript,
     "/api/v1/search": search.search,
 }
-_STREAMED: Final[dict[str, Endpoint]] = {
-    f"/api/v1/sessions/{_ID}/otlp": export.export_session,
-    "/api/v1/stream": stream.stream,
-}
-
 
 LONG_READS_AT_ONCE: Final = 2
 """Worker threads are few; whoever types into a search box must not take all of them from the others."""
@@ -52,13 +48,17 @@ LONG_READS_AT_ONCE: Final = 2
 def routes(services: Services) -> list[web.AbstractRouteDef]:
     """Return the routes of the API and of the probes."""
     places = asyncio.Semaphore(LONG_READS_AT_ONCE)
+    streamed: dict[str, Endpoint] = {
+        f"/api/v1/sessions/{_ID}/otlp": export.export_session,
+        "/api/v1/stream": Streams().follow,
+    }
     return [
         *(web.get(path, partial(_in_turn, places, endpoint, services)) for path, endpoint in _LONG.items()),
         *(web.get(path, partial(endpoint, services)) for path, endpoint in _ENDPOINTS.items()),
         # No HEAD: a body that is made while it is sent can't be left out.
         *(
             web.get(path, partial(endpoint, services), allow_head=False)
-            for path, endpoint in _STREAMED.items()
+            for path, endpoint in streamed.items()
         ),
     ]
 

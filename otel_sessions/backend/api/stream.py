@@ -22,7 +22,7 @@ from otel_sessions.backend.live import StreamEvent
 from otel_sessions.backend.records import SessionRecord, SpanRow
 from otel_sessions.backend.services import Services
 
-__all__ = ["MAX_STREAMS", "stream"]
+__all__ = ["MAX_STREAMS", "Streams"]
 
 PING_SECONDS: Final = 15.0
 STALLED_SECONDS: Final = 60.0
@@ -37,13 +37,29 @@ _HEADERS: Final = {
 }
 
 
-async def stream(services: Services, request: web.Request) -> web.StreamResponse:
-    """Follow what changes from a position on, until the reader goes or the backend stops."""
-    after = request.headers.get("Last-Event-ID") or request.query.get("after") or None
-    session = await _session_id(services, request.query.get("session"))
-    if services.live.stats().readers >= MAX_STREAMS:
-        detail = f"{MAX_STREAMS} streams are open, which is the most; close one."
-        raise ProblemError(503, detail, headers={"Retry-After": "15"})
+class Streams:
+    """The streams of one backend, no more than `MAX_STREAMS` of them at once."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    async def follow(self, services: Services, request: web.Request) -> web.StreamResponse:
+        """Follow what changes from a position on, until the reader goes or the backend stops."""
+        after = request.headers.get("Last-Event-ID") or request.query.get("after") or None
+        session = await _session_id(services, request.query.get("session"))
+        if self._open >= MAX_STREAMS:
+            detail = f"{MAX_STREAMS} streams are open, which is the most; close one."
+            raise ProblemError(503, detail, headers={"Retry-After": "15"})
+        self._open += 1  # here and not at the first event: many may be admitted before that
+        try:
+            return await _follow(services, request, after, session)
+        finally:
+            self._open -= 1
+
+
+async def _follow(
+    services: Services, request: web.Request, after: str | None, session: str | None
+) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HEADERS)
     events = cast("AsyncGenerator[StreamEvent]", services.live.subscribe(after, session))
     # Closed in this order: a generator that waits inside another can't be closed from outside.
