@@ -13,6 +13,7 @@ import contextlib
 import secrets
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -43,6 +44,8 @@ __all__ = ["Listening", "running", "serve"]
 
 GRACE_SECONDS: Final = 5.0
 """How long requests may take to finish at the end; a commit takes milliseconds."""
+
+INFLATE_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         yield Listening(http_address, grpc_address, settings.data), writer
 
 
-def application(services: Services) -> web.Application:
+def application(services: Services, inflating: Executor) -> web.Application:
     """Assemble everything that is reached over HTTP."""
     middlewares = [
         problem_middleware,
@@ -101,7 +104,7 @@ def application(services: Services) -> web.Application:
     if services.settings.token is not None:
         middlewares.append(access_middleware(services.settings.token))
     app = web.Application(middlewares=middlewares)
-    app.add_routes(http_receiver.routes(services))
+    app.add_routes(http_receiver.routes(services, inflating))
     app.add_routes(api.routes(services))
     app.add_routes(pages.routes(services))
     return app
@@ -109,8 +112,9 @@ def application(services: Services) -> web.Application:
 
 async def _start_http(services: Services, stack: contextlib.AsyncExitStack) -> Address:
     address = services.settings.http
+    inflating = stack.enter_context(ThreadPoolExecutor(INFLATE_THREADS, "otel-sessions-inflate"))
     runner = web.AppRunner(
-        application(services),
+        application(services, inflating),
         access_log=None,
         auto_decompress=False,  # the receiver inflates, within a limit
         shutdown_timeout=GRACE_SECONDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ async def receiving(
     services = Services(settings, clock, store, live, ingest, 0, tallies)  # type: ignore[arg-type]
     server, address = await grpc_receiver.start(services, LOOPBACK)
     app = web.Application()
-    app.add_routes(http_receiver.routes(services))
+    inflating = ThreadPoolExecutor(1)
+    app.add_routes(http_receiver.routes(services, inflating))
     runner = web.AppRunner(app, auto_decompress=False, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -55,6 +57,7 @@ async def receiving(
         yield Receiving(f"http://127.0.0.1:{port}", str(address), ingest, services)
     finally:
         await runner.cleanup()
+        inflating.shutdown()
         await server.stop(None)
         await ingest.stop()
 

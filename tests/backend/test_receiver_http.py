@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gzip
 import io
 import json
 import sys
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -20,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receivers import Receiving, receiving, traces
 
 from otel_sessions.backend.receiver.answers import MAX_BODY_BYTES
+from otel_sessions.backend.receiver.inflate import MAX_MEMBERS
 from otel_sessions.errors import BackendError
 
 if sys.version_info >= (3, 14):
@@ -114,6 +117,20 @@ def test_every_encoding_and_coding_is_stored(encoding: str, coding: str, chunked
     with_client(scenario)
 
 
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_as_many_members_as_are_allowed_are_one_body(coding: str, compress: Callable[[bytes], bytes]) -> None:
+    """Where a member ends within what is fed to the decompressor changes nothing."""
+
+    async def scenario(client: Client) -> None:
+        body = traces("a", size=MAX_MEMBERS * 300).SerializeToString()
+        step = -(-len(body) // MAX_MEMBERS)
+        members = [compress(body[n * step : (n + 1) * step]) for n in range(MAX_MEMBERS)]
+        status, *_ = await client.post(b"".join(members), {**PROTOBUF, "Content-Encoding": coding})
+        assert (status, client.store.appended[0][0].body) == (200, body)
+
+    with_client(scenario)
+
+
 @pytest.mark.parametrize(
     "media_type",
     [
@@ -168,6 +185,8 @@ BROKEN = {
     "cut gzip": (gzip.compress(b"x" * 1000)[:-9], {"Content-Encoding": "gzip"}),
     "gzip and rubbish": (gzip.compress(b"") + b"rubbish", {"Content-Encoding": "gzip"}),
     "a big garbage": (b"\xff" * 300_000, {}),
+    "more gzip members than any sender makes": (gzip.compress(b"") * 1001, {"Content-Encoding": "gzip"}),
+    "more zstd frames than any sender makes": (zstd.compress(b"") * 1001, {"Content-Encoding": "zstd"}),
 }
 
 
@@ -288,6 +307,50 @@ def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatc
         going_on.set()
         assert (await first)[0] == 200
         assert (await client.post(body, PROTOBUF))[0] == 200
+
+    with_client(scenario)
+
+
+@pytest.mark.parametrize("media", [PROTOBUF, JSON], ids=["protobuf", "json"])
+def test_a_sender_that_stalls_gives_its_room_back(
+    media: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that stop in the middle of a body lock nobody out for ever: they get a 408 and the door."""
+    monkeypatch.setattr("otel_sessions.backend.receiver.http.READING_BYTES", 1000)
+    monkeypatch.setattr("otel_sessions.backend.receiver.http.STALLED_SECONDS", 0.1)
+
+    async def scenario(client: Client) -> None:
+        host, port = client.receiver.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {media[hdrs.CONTENT_TYPE]}\r\n"
+        writer.write(head.encode() + b"Content-Length: 2000\r\n\r\n" + bytes(950))
+        told = await reader.readuntil(b"\r\n\r\n")
+        assert told.split(b" ", 2)[1] == b"408"
+        assert f"content-type: {media[hdrs.CONTENT_TYPE]}".encode() in told.lower()
+        assert b"connection: close" in told.lower()
+        assert (await client.post(traces(size=900).SerializeToString(), PROTOBUF))[0] == 200
+        assert client.receiver.services.receivers["http"].counts == {"stalled": 1, "stored": 1}
+        writer.close()
+
+    with_client(scenario)
+
+
+def test_slow_reads_do_not_hold_up_what_is_inflated() -> None:
+    """The threads that the API reads with may all be busy; telemetry has its own."""
+
+    async def scenario(client: Client) -> None:
+        slow = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(1) as readers:
+            asyncio.get_running_loop().set_default_executor(readers)
+            reading = asyncio.create_task(asyncio.to_thread(slow.wait))
+            try:
+                body = traces("big", size=1 << 20).SerializeToString()
+                headers = {**PROTOBUF, "Content-Encoding": "gzip"}
+                answer = await asyncio.wait_for(client.post(gzip.compress(body), headers), 10)
+                assert answer[0] == 200
+            finally:
+                slow.set()
+                await reading
 
     with_client(scenario)
 

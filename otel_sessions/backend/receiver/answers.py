@@ -22,12 +22,16 @@ from otel_sessions.backend.receiver.inflate import BrokenBodyError, TooLargeErro
 from otel_sessions.backend.records import Encoding, Request, Signal
 from otel_sessions.errors import BackendError
 
-__all__ = ["MAX_BODY_BYTES", "Refusal", "encode", "refusal_for", "status_of", "success"]
+__all__ = ["MAX_BODY_BYTES", "Refusal", "StalledError", "encode", "refusal_for", "status_of", "success"]
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Greatest request, as sent and inflated: the default of OTLP 1.11."""
 
 RETRY_SECONDS: Final = 1
+
+
+class StalledError(Exception):
+    """The sender stopped in the middle of its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ def refusal_for(error: Exception) -> Refusal:
         return Refusal("invalid", 400, Code.INVALID_ARGUMENT, message)
     if isinstance(error, TooLargeError):
         return Refusal("too_large", 413, Code.RESOURCE_EXHAUSTED, message)
+    if isinstance(error, StalledError):
+        return Refusal("stalled", 408, Code.DEADLINE_EXCEEDED, message)
     if isinstance(error, BackPressureError):
         return Refusal("busy", 429, Code.RESOURCE_EXHAUSTED, message, RETRY_SECONDS)
     if isinstance(error, BackendError):

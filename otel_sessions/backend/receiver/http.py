@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
 from http import HTTPStatus
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from otel_sessions.backend.ingest import Room
 from otel_sessions.backend.receiver.answers import (
     MAX_BODY_BYTES,
     Refusal,
+    StalledError,
     encode,
     refusal_for,
     status_of,
@@ -37,6 +39,9 @@ PATHS: Final = {f"/v1/{signal.value}": signal for signal in Signal}
 READING_BYTES: Final = 128 * 1024 * 1024
 """Bodies that are being read, all connections together; beyond, new ones are told to come back."""
 
+STALLED_SECONDS: Final = 20.0
+"""How long the next part of a body may take; whoever stops in the middle holds room that others need."""
+
 INLINE_BYTES: Final = 256 * 1024
 """Bodies up to here are inflated in the event loop; what is or turns out greater goes to a thread."""
 
@@ -52,15 +57,19 @@ _CONTENT_TYPES: Final = {
 _PREFLIGHT_SECONDS: Final = "7200"
 
 
-def routes(services: Services) -> list[web.RouteDef]:
-    """Return the routes that receive telemetry."""
-    receiver = _HttpReceiver(services)
+def routes(services: Services, inflating: Executor) -> list[web.RouteDef]:
+    """Return the routes that receive telemetry; large bodies are inflated in the threads of `inflating`.
+
+    Those are not the loop's own threads, where slow reads of the API would hold telemetry up.
+    """
+    receiver = _HttpReceiver(services, inflating)
     return [web.route("*", path, receiver.handler(signal)) for path, signal in PATHS.items()]
 
 
 class _HttpReceiver:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, inflating: Executor) -> None:
         self._ingest = services.ingest
+        self._inflating = inflating
         self._tally = services.receivers["http"]
         self._reading = Room(READING_BYTES)
 
@@ -104,23 +113,37 @@ class _HttpReceiver:
         return web.Response(body=success(stored), headers={hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]})
 
     async def _read(self, request: web.Request, coding: str) -> bytes:
-        """Read the whole body, inflated. Raises TooLargeError, BrokenBodyError, BackPressureError."""
+        """Read the whole body, inflated.
+
+        Raises TooLargeError, BrokenBodyError, BackPressureError, StalledError.
+        """
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise _too_large()
         held = 0
         parts: list[bytes] = []
         try:
-            while part := await request.content.readany():
+            while part := await _next_part(request.content):
                 self._reading.take(len(part))
                 held += len(part)
                 if held > MAX_BODY_BYTES:
                     raise _too_large()
                 parts.append(part)
-            return await _plain(b"".join(parts), coding)
+            return await self._plain(b"".join(parts), coding)
         except web.RequestPayloadError as error:
             raise BrokenBodyError(f"the body can't be read: {error}") from error
         finally:
             self._reading.give(held)
+
+    async def _plain(self, body: bytes, coding: str) -> bytes:
+        if coding == "identity" or not body:
+            return body
+        if len(body) <= INLINE_BYTES:
+            try:
+                return inflate(body, coding, INLINE_BYTES)
+            except TooLargeError:
+                pass  # for the loop, perhaps not for us
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._inflating, inflate, body, coding, MAX_BODY_BYTES)
 
     def _refuse(self, refusal: Refusal, encoding: Encoding, error: Exception) -> web.Response:
         self._tally.note(refusal.word)
@@ -129,7 +152,12 @@ class _HttpReceiver:
         headers = {hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]}
         if refusal.retry_seconds is not None:
             headers[hdrs.RETRY_AFTER] = str(refusal.retry_seconds)
-        return web.Response(status=refusal.http, body=encode(status_of(refusal), encoding), headers=headers)
+        response = web.Response(
+            status=refusal.http, body=encode(status_of(refusal), encoding), headers=headers
+        )
+        if isinstance(error, StalledError):
+            response.force_close()  # what may still come is the rest of a body, no request
+        return response
 
 
 _UNSUPPORTED: Final = (
@@ -137,15 +165,11 @@ _UNSUPPORTED: Final = (
 )
 
 
-async def _plain(body: bytes, coding: str) -> bytes:
-    if coding == "identity" or not body:
-        return body
-    if len(body) <= INLINE_BYTES:
-        try:
-            return inflate(body, coding, INLINE_BYTES)
-        except TooLargeError:
-            pass  # for the loop, perhaps not for us
-    return await asyncio.to_thread(inflate, body, coding, MAX_BODY_BYTES)
+async def _next_part(content: StreamReader) -> bytes:
+    try:
+        return await asyncio.wait_for(content.readany(), STALLED_SECONDS)
+    except asyncio.TimeoutError as error:
+        raise StalledError(f"nothing more of the body came for {STALLED_SECONDS:g} seconds") from error
 
 
 def _too_large() -> TooLargeError:

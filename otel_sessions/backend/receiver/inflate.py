@@ -12,7 +12,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
 
-__all__ = ["CODINGS", "BrokenBodyError", "TooLargeError", "inflate"]
+__all__ = ["CODINGS", "MAX_MEMBERS", "BrokenBodyError", "TooLargeError", "inflate"]
 
 
 class BrokenBodyError(Exception):
@@ -54,6 +54,12 @@ CODINGS: Final[dict[str, Callable[[], _Inflater]]] = {
 }
 """Content codings that are understood, beside identity."""
 
+MAX_MEMBERS: Final = 1_000
+"""Members or frames of one body; senders make one, or one for each flush."""
+
+_WINDOW_BYTES: Final = 64 * 1024
+"""What is fed at once: at the end of each member a decompressor copies what is left of it."""
+
 
 def inflate(body: bytes, coding: str, limit: int) -> bytes:
     """Return the body inflated, members or frames one after the other.
@@ -73,15 +79,21 @@ def inflate(body: bytes, coding: str, limit: int) -> bytes:
 
 def _inflate(body: bytes, make: Callable[[], _Inflater], limit: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    while body:
-        inflater = make()
-        part = inflater.decompress(body, limit - size + 1)
+    size = at = members = 0
+    inflater = make()
+    while at < len(body):
+        if inflater.eof:
+            inflater = make()
+            members += 1
+            if members == MAX_MEMBERS:
+                raise BrokenBodyError(f"the body has more than {MAX_MEMBERS} compressed members; send one")
+        window = body[at : at + _WINDOW_BYTES]
+        part = inflater.decompress(window, limit - size + 1)  # takes the whole window, or is too large
         size += len(part)
         if size > limit:
             raise TooLargeError(f"the body inflates beyond {limit} bytes")
-        if not inflater.eof:
-            raise BrokenBodyError("the body ends in the middle of its compressed data")
         parts.append(part)
-        body = inflater.unused_data
+        at += len(window) - len(inflater.unused_data)
+    if body and not inflater.eof:
+        raise BrokenBodyError("the body ends in the middle of its compressed data")
     return b"".join(parts)
