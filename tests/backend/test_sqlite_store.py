@@ -329,3 +329,16 @@ def test_a_copy_of_a_closed_store_is_a_backup(tmp_path: Path) -> None:
     copy = SqliteStore(tmp_path / "b")
     assert len(copy.rows(S1)) == 1
     copy.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_nothing_is_acknowledged_into_a_file_that_is_gone(
+    store: SqliteStore, tmp_path: Path, how: str
+) -> None:
+    """A deleted file takes writes on POSIX, and nobody could ever read them again."""
+    store.append([request(1)])
+    (tmp_path / "sessions.db").rename(tmp_path / "gone.db")
+    if how == "replaced":
+        (tmp_path / "sessions.db").touch()
+    with pytest.raises(BackendError, match="was removed or replaced"):
+        store.append([request(2)])

@@ -180,7 +180,7 @@ def _place(sort: str, cursor: str) -> tuple[Any, str]:
     except (binascii.Error, ValueError, TypeError) as exc:
         raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.") from exc
     if not (_is_storable(value) and isinstance(session_id, str)):
-        raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.")  # noqa: TRY004
+        raise ValueError(f"{cursor!r} is no cursor of this list; start again without it.")
     if sorted_by != sort:
         raise ValueError(
             f"The cursor belongs to the order {sorted_by!r}, not {sort!r}; start again without it."

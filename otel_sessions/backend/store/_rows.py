@@ -52,7 +52,7 @@ LOG_COLUMNS: Final = (
 )
 
 _CATEGORY_NO: Final = {category: no for no, category in enumerate(CATEGORIES)}
-_ORDINAL_BITS: Final = 24  # a body of 64 MiB holds fewer than 2**22 spans
+_ORDINAL_BITS: Final = 24  # decode.MAX_ITEMS allows 2**17
 _MAX_TIME: Final = 2**63 - 1  # what a column holds; OTLP's times are unsigned
 _MAX_COUNT: Final = 2**40  # a sum over millions of spans still fits a column
 _MAX_COST: Final = 1e6

@@ -6,6 +6,7 @@ Reasons and figures: docs/adr/0001-chunk-layout.md.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ class SqliteStore:
                 tune(self._conn)
                 self._writer = Writer(self._conn)
             undo.pop_all()
+        self._file = self._path.stat()
         self._readers = Readers(self._path)
         self._reader = Reader(self._readers)
         self._bases: dict[str, int] = {}
@@ -75,12 +77,25 @@ class SqliteStore:
         with self._writing, translated(self._path):
             if self._closed:
                 raise BackendError("The store is closed.")
+            self._insist_on_the_file()
             bases = dict(self._bases)
             changes = self._writer.append(requests, runs, timeline, gauges, bases)
             for process, base in bases.items():
                 if self._bases[process] == base:
                     del self._bases[process]
             return changes
+
+    def _insist_on_the_file(self) -> None:
+        """Refuse to write into a file that was deleted or replaced: nobody could ever read it again."""
+        try:
+            there = os.path.samestat(self._path.stat(), self._file)
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise BackendError(
+                f"{self._path} was removed or replaced while it was in use. Stop this backend, put the file "
+                "back or start with an empty folder."
+            )
 
     def note_process(self, process: str, base: int) -> None:
         """Keep the smallest (arrival - elapsed) of a process with the next append."""

@@ -22,7 +22,7 @@ const PAGES = [["/sessions", "Sessions", "sessions"], ["/search", "Search", "sea
 
 /** What the box in the bar does on each page: the parameter it writes, and what it says. @type {Record<string, [string, string]>} */
 const FINDS = {
-  sessions: ["q", "Filter: words, service:planner, tokens>10000"],
+  sessions: ["q", "Filter by name, title, service, user, model"],
   session: ["find", "Find a span by name, model, tool, id"],
   search: ["q", "Search the text of every span and message"],
 };
