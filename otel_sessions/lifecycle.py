@@ -180,8 +180,9 @@ def _ending_key(exc: BaseException | None) -> str:
 
 
 def _leaves(exc: BaseException) -> Iterable[BaseException]:
-    nested: Any = getattr(exc, "exceptions", None)
-    if isinstance(nested, (tuple, list)) and nested and "ExceptionGroup" in _class_names(exc):
+    # By class first: anybody's exception may have a property of that name, which may do anything.
+    nested: Any = getattr(exc, "exceptions", None) if "ExceptionGroup" in _class_names(exc) else None
+    if isinstance(nested, (tuple, list)) and nested:
         for inner in nested:  # pyright: ignore[reportUnknownVariableType]
             yield from _leaves(inner)  # pyright: ignore[reportUnknownArgumentType]
     else:
@@ -196,7 +197,8 @@ def _leaf_key(exc: BaseException) -> str:
     if isinstance(exc, KeyboardInterrupt):
         return "interrupted"
     if isinstance(exc, SystemExit):
-        return "exit_ok" if exc.code in (None, 0) else "exit_error"
+        good = exc.code is None or (isinstance(exc.code, int) and exc.code == 0)
+        return "exit_ok" if good else "exit_error"
     return "exception"
 
 

@@ -101,7 +101,7 @@ class Scope:
         self.span: trace.Span = trace.INVALID_SPAN
         self.block = block
         self.left = False
-        self.outer = _scope.get()
+        self.outer = living(_scope.get())  # what ended elsewhere would be kept alive for ever
         self.before: Context = parent_context()
         self.attached: Context = self.before
 

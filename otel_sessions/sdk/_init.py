@@ -78,15 +78,23 @@ def init(
     _check(asked)
     runtime = _provider.configure(asked)
     if runtime is None:
-        return Handle(None, joined=False)
+        return Handle(None, joined=False, session=_start_solo(service_name) if auto_session else None)
     _carry.take_up(runtime, os.environ)
-    started = start_solo(session(service_name or "session")) if auto_session else runtime.carried
+    started = _start_solo(service_name) if auto_session else runtime.carried
     return Handle(runtime.provider, joined=not runtime.own, session=started)
+
+
+def _start_solo(service_name: str | None) -> Session:
+    return start_solo(session(service_name or "session"))
 
 
 def _check(asked: _provider.Arguments) -> None:
     if asked.service_name is not None:
         text("service_name", asked.service_name)
+    for option in ("capture", "signals", "trust_baggage"):
+        switch = getattr(asked, option)
+        if switch is not None and not isinstance(switch, bool):
+            raise ConfigurationError(f"{option}={switch!r} is no switch: write True or False")
     if asked.exporter is not None and not callable(getattr(asked.exporter, "export", None)):
         raise ConfigurationError(f"exporter={asked.exporter!r} is no SpanExporter: it has no method export()")
     if asked.exporter is not None and asked.export is False:

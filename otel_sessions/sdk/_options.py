@@ -105,7 +105,9 @@ def ending_of(outcome: str | None, reason: str | None) -> Ending:
 def text(option: str, value: Any) -> str:
     """Return a text that is not empty; half a surrogate pair, which no exporter can send, becomes "?"."""
     if callable(value):
-        raise ConfigurationError(f"{option} is a function: as a decorator write a name first, @…('plan trip')")
+        raise ConfigurationError(
+            f"{option} is a function: as a decorator write a name first, @…('plan trip')"
+        )
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{option}={value!r} has to be a string that is not empty")
     return value.encode("utf-8", "replace").decode()

@@ -12,7 +12,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    StatusCode,
+    TraceFlags,
+)
 
 from otel_sessions import lifecycle, semconv
 from otel_sessions.sdk import _process
@@ -263,6 +270,7 @@ class Root:
         with guard("session end"):
             if self.span.is_recording():
                 self._describe_end(ending, (started, ended, dropped), message, error)
+        with guard("session end"):  # on its own: what can't be described must not keep the root open
             self.span.end(self.ended_at)
         if self.liveness is not None:
             with guard("liveness"):
@@ -290,6 +298,8 @@ class Root:
         attributes[semconv.SESSION_END_REASON] = ending.reason.value
         if ending.outcome is not None:
             attributes[semconv.SESSION_OUTCOME] = ending.outcome.value
+        self.span.set_attributes(attributes)  # before what others gave, which may refuse to be written down
+        attributes = {}
         if message is not None and not ending.error:
             attributes[semconv.SESSION_MESSAGE] = message
         if ending.error:
@@ -333,7 +343,7 @@ def _open_span(span: ReadableSpan) -> OpenSpan:
     return OpenSpan(
         span_id=context.span_id if context is not None else 0,
         name=span.name,
-        kind=span.kind.value + 1,
+        kind=getattr(span.kind, "value", 0) + 1,  # some third parties give None
         parent_id=None if parent is None else parent.span_id,
         start=span.start_time or 0,
         trace_id=context.trace_id if context is not None else 0,

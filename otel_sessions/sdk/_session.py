@@ -102,8 +102,10 @@ class Session:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._root is not None and self._scope is not None:
-            self._root.end(ending_for(exc), error=exc)
-            _context.leave(self._scope)
+            try:
+                self._root.end(ending_for(exc), error=exc)
+            finally:
+                _context.leave(self._scope)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

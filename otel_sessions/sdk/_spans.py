@@ -116,15 +116,25 @@ def _below_carried(context: Context) -> Context:
     return trace.set_span_in_context(place.root.as_parent(), context)
 
 
-@guarded("span end")
 def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None = None) -> None:
-    """End a span with what became of it."""
+    """End a span with what became of it; what can't be written down of that must not keep it open."""
+    _describe_end(span, exc, learned)
+    _end(span)
+
+
+@guarded("span end")
+def _end(span: trace.Span) -> None:
+    span.end()
+
+
+@guarded("span end")
+def _describe_end(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None) -> None:
     if span.is_recording():
         missing = _missing(span)
         if learned or missing or exc is not None:
             failure = {} if exc is None else _failure(span, exc)
-            span.set_attributes({**(learned or {}), **missing, **failure})
-    span.end()
+            span.set_attributes({**missing, **failure})
+            span.set_attributes(learned or {})
 
 
 def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:

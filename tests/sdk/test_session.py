@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import sys
 import threading
@@ -20,7 +21,7 @@ from opentelemetry.trace import StatusCode
 
 import otel_sessions
 from otel_sessions import lifecycle, semconv
-from otel_sessions.sdk import _context
+from otel_sessions.sdk import _context, _guard
 
 
 def test_a_root_bears_what_was_said_of_its_session(recorded: Recorded):
@@ -787,3 +788,60 @@ def _wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def _rest(seconds: float) -> None:
     threading.Event().wait(seconds)
+
+
+class _Hostile(Exception):  # noqa: N818 - what it is called is not the point
+    """An exception whose own property raises, as some libraries' proxies do."""
+
+    @property
+    def exceptions(self) -> tuple[Exception, ...]:
+        raise RuntimeError("not now")
+
+
+class _Odd:
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("compare me not")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [_Hostile("theirs"), SystemExit(_Odd())], ids=["property", "exit code"])
+def test_no_exception_of_others_is_replaced_by_one_of_ours(recorded: Recorded, error: BaseException):
+    """Whatever an exception does when it is looked at, it is the one that leaves the block."""
+    with pytest.raises(type(error)) as raised, otel_sessions.session("s"), otel_sessions.tool("t"):
+        raise error
+    assert raised.value is error
+    assert otel_sessions.current_session() is None
+    assert {span.name for span in recorded.all()} == {"session s", "execute_tool t"}
+
+
+class _Unwritable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def test_what_cant_be_written_down_keeps_no_span_open(recorded: Recorded):
+    """The root arrives with its end, without the message that nobody can print."""
+    session = otel_sessions.start_session("s")
+    with contextlib.suppress(otel_sessions.OtelSessionsError):
+        session.end(message=_Unwritable())  # type: ignore[arg-type]
+    session.end()
+    (root,) = recorded.all()
+    assert root.attributes["otel_sessions.session.end_reason"] == "completed"
+    otel_sessions.stats()
+    _guard._faults.clear()
+
+
+def test_sessions_that_ended_elsewhere_keep_nothing_alive(recorded: Recorded):
+    """A server that starts sessions and lets other threads end them must not grow."""
+    for _ in range(50):
+        session = otel_sessions.start_session("s")
+        thread = threading.Thread(target=session.end)
+        thread.start()
+        thread.join()
+    scope, depth = _context._scope.get(), 0
+    while scope is not None:
+        scope, depth = scope.outer, depth + 1
+    assert depth <= 1
