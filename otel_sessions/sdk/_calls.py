@@ -18,7 +18,7 @@ from otel_sessions.sdk import _context
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Block", "Call", "decorated"]
+__all__ = ["Block", "Call", "decorated", "put_back"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,20 +105,39 @@ def _coroutine(function: Callable[..., Any], make: Make, returned: Returned | No
     return wrapper
 
 
+def put_back(ours: _context.State, before: _context.State) -> None:
+    """Make `before` current where `ours` still is: what was suspended may be closed in another context."""
+    scope, context = _context.snapshot()
+    _context.swap(
+        (
+            before[0] if scope is ours[0] else scope,
+            before[1] if context is ours[1] else context,
+        )
+    )
+
+
 class _Inside:
     """What is current inside of a suspended generator; as a block it is put in place and taken out again."""
 
-    __slots__ = ("_here", "_there")
+    __slots__ = ("_begun", "_here", "_there")
 
     def __init__(self) -> None:
         self._there = _context.snapshot()
         self._here = self._there
+        self._begun: _context.State | None = None
 
     def __enter__(self) -> None:
         self._there = _context.swap(self._here)
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
+        if self._begun is not None and kind is GeneratorExit:
+            # Closed while it waited, perhaps by the collector; what it had entered since has been left.
+            self._here = self._begun
+            put_back(self._begun, self._there)
+            return
         self._here = _context.swap(self._there)
+        if self._begun is None:
+            self._begun = self._here
 
 
 def _generator(function: Callable[..., Generator[Any, Any, Any]], make: Make) -> Callable[..., Any]:

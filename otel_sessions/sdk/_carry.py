@@ -15,6 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from otel_sessions import semconv
 from otel_sessions.sdk import _context, _provider
+from otel_sessions.sdk._calls import put_back
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._headers import NAMES, headers
 from otel_sessions.sdk._options import Options
@@ -43,9 +44,15 @@ def wrap(function: F) -> F:
         async def coroutine(*args: Any, **kwargs: Any) -> Any:
             before = _context.swap(state)
             try:
-                return await function(*args, **kwargs)
-            finally:
+                value = await function(*args, **kwargs)
+            except GeneratorExit:  # closed while it waited, perhaps by the collector in another context
+                put_back(state, before)
+                raise
+            except BaseException:
                 _context.swap(before)
+                raise
+            _context.swap(before)
+            return value
 
         return cast("F", functools.update_wrapper(coroutine, function))
     context = copy_context()

@@ -59,7 +59,8 @@ class Sent:
 class Outlet:
     """Where spans go and how: `open_exporter` is called in the thread, and None exports nothing.
 
-    `target` and `hint` are for people; `delay` is in seconds, `queue` and `batch` count spans.
+    `target` and `hint` are for people; `delay` is in seconds, `queue` and `batch` count spans. `load`
+    imports, in `init()`, what can't be imported any more once the interpreter shuts down.
     """
 
     open_exporter: Callable[[], SpanExporter] | None
@@ -68,6 +69,13 @@ class Outlet:
     delay: float
     queue: int
     batch: int
+    load: Callable[[], object] | None = None
+
+    def prepare(self) -> None:
+        """Import what a program that ends at once could not import in the thread."""
+        if self.load is not None:
+            with guard("exporter"), importing():
+                self.load()
 
 
 class SpanWorker:
@@ -107,8 +115,12 @@ class SpanWorker:
         with self._starting, guard("thread"):
             if self._thread is None:
                 # Known before it runs: the collector may come by here again in the midst of this.
-                self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
-                self._thread.start()
+                thread = self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the process has too many, or is about to exit
+                    self._thread = None
+                    raise
 
     def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span on the queue; a full queue loses its oldest."""

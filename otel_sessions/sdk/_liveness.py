@@ -125,8 +125,8 @@ class Liveness:
         self._connect = connect
         self._spawn = spawn
         self._former: list[Sender] = []
-        self._sender = self._make_sender(settings)
         self._reset()
+        self._sender = self._make_sender(settings)
 
     def _make_sender(self, settings: EventSettings) -> Sender:
         otlp = settings.exporter == "otlp"
@@ -146,6 +146,7 @@ class Liveness:
             request_bytes=settings.request_bytes,
             pacing=Pacing(longest=settings.heartbeat, obeyed=settings.lease / 2),
             complain_after=_COMPLAIN_AFTER,
+            lock=self._lock,
         )
 
     def _reset(self) -> None:
@@ -243,7 +244,7 @@ class Liveness:
         self._stamps.renew()
         self._reset()
         self._former = []
-        self._sender.after_fork_in_child()
+        self._sender.after_fork_in_child(self._lock)
 
     # --- For the sender's thread (`_outbox.Work`) --------------------------------------------------
 

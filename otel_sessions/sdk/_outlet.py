@@ -1,7 +1,8 @@
-"""Which exporter spans leave by: the official ones, by their public constructors, imported in the thread."""
+"""Which exporter spans leave by: the official ones, by their public constructors, opened in the thread."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from otel_sessions.sdk._export import Outlet
@@ -22,6 +23,7 @@ def outlet(settings: Settings, exporter: SpanExporter | None, *, wanted: bool) -
     open_exporter: Callable[[], SpanExporter] | None = None
     target: str | None = None
     hint = None
+    load: Callable[[], object] | None = None
     endpoint = settings.endpoint
     if not wanted:
         pass
@@ -33,7 +35,8 @@ def outlet(settings: Settings, exporter: SpanExporter | None, *, wanted: bool) -
     elif endpoint is not None:
         there = endpoint
         open_exporter, target, hint = lambda: _otlp(there), endpoint.address, endpoint.doubt
-    return Outlet(open_exporter, target, hint, settings.delay, settings.queue, settings.batch)
+        load = _load_grpc if there.protocol == "grpc" else None
+    return Outlet(open_exporter, target, hint, settings.delay, settings.queue, settings.batch, load)
 
 
 def _otlp(endpoint: Endpoint) -> SpanExporter:
@@ -44,6 +47,11 @@ def _otlp(endpoint: Endpoint) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     return OTLPSpanExporter(endpoint=endpoint.url)
+
+
+def _load_grpc() -> None:
+    # It makes a Resource when it is imported, hence a thread pool: refused once the interpreter shuts down.
+    importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
 
 
 def _console() -> SpanExporter:

@@ -115,7 +115,10 @@ class Runtime:
         self.processors: Sequence[SpanProcessor] = plan.arguments.span_processors or ()
         self.carried: Session | None = None
         self.carried_place: Place | None = None
-        self.worker: SpanWorker = SpanWorker(_outlet(plan, own=own))
+        outlet = _outlet(plan, own=own)
+        if explicit:  # a session that sets tracing up may start in an event loop, which must not stall
+            outlet.prepare()
+        self.worker: SpanWorker = SpanWorker(outlet)
         self.take = self.worker.take
         self.cold = False
         self.liveness = Liveness(settings=plan.events, resource_attributes=ResourceView(provider))
@@ -200,6 +203,7 @@ class Runtime:
         """Go on under another plan."""
         outlet = _outlet(plan, own=self.own)
         if plan.way_out() != Plan(self.arguments, self.settings, self.events).way_out():
+            outlet.prepare()
             self.worker.change(outlet)
         if plan.events != self.events:
             self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)

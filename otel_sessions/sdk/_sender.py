@@ -121,12 +121,15 @@ class Sender:
         request_bytes: int = 1024 * 1024,
         pacing: Pacing | None = None,
         complain_after: float = 0.0,
+        lock: threading.RLock | None = None,
     ) -> None:
         """Make a sender that has not started.
 
         `stopped` says from the start why nothing is to be sent; `hint` is added to complaints about the
         target at `address`; `timeout` (s) is for one request. That nobody answers is said after
-        `complain_after` seconds of silence: a program that ends sooner tells of it at its end.
+        `complain_after` seconds of silence: a program that ends sooner tells of it at its end. `lock` is
+        for who holds one while he calls `put`. He shares it, for `put` may be interrupted by a finaliser
+        that ends a session and wants his: two locks would be taken in both orders.
         """
         self._work = work
         self._connect = connect
@@ -144,15 +147,16 @@ class Sender:
         self._complain_after = int(complain_after * SECOND)
         self._inherited: list[Transport] = []
         self._transport: Transport | None = None
-        self._reset()
+        self._reset(lock)
 
-    def _reset(self) -> None:
+    def _reset(self, lock: threading.RLock | None) -> None:
         # Connections of a parent process are kept, unused: closing them here would end them there.
         if self._transport is not None:
             self._inherited.append(self._transport)
         self._transport = None
         self._inbox: SimpleQueue[Event | _Flush | None] = SimpleQueue()
-        self._lock = threading.RLock()
+        self._lock = lock or threading.RLock()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._accepted = 0
@@ -179,7 +183,7 @@ class Sender:
         if self._closed or (thread is not None and thread.is_alive()):
             return
         # Whoever finds the lock taken, a finaliser inside `start` among them, leaves it to its holder.
-        if not self._lock.acquire(blocking=False):
+        if not self._starting.acquire(blocking=False):
             return
         try:
             if self._thread is None or not self._thread.is_alive():
@@ -192,7 +196,7 @@ class Sender:
                 error,
             )
         finally:
-            self._lock.release()
+            self._starting.release()
 
     def put(self, event: Event) -> bool:
         """Queue an event; False if it was dropped, and counted, at once."""
@@ -263,9 +267,12 @@ class Sender:
             last_error=tally.last_error,
         )
 
-    def after_fork_in_child(self) -> None:
-        """Begin anew in a forked child: its parent has the thread, the connection and what was queued."""
-        self._reset()
+    def after_fork_in_child(self, lock: threading.RLock | None = None) -> None:
+        """Begin anew in a forked child: its parent has the thread, the connection and what was queued.
+
+        Another thread of the parent may hold the lock for ever: the child shares `lock` instead.
+        """
+        self._reset(lock)
 
     # --- The thread -------------------------------------------------------------------------------
 

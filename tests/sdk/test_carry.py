@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import ContextVar
 
 import pytest
@@ -68,6 +69,36 @@ def test_a_wrapped_coroutine_function_is_one(recorded: Recorded):
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, elsewhere()).result()
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "async generator"])
+def test_what_is_collected_in_another_session_leaves_that_one_current(recorded: Recorded, kind: str):
+    """A pending task whose loop was closed may be garbage at any later time, in the midst of anything."""
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    @otel_sessions.step("steps")
+    async def steps() -> AsyncGenerator[None]:
+        await forever()
+        yield
+
+    async def consume() -> None:
+        async for _ in steps():
+            pass
+
+    async def leave_pending() -> Coroutine[object, object, None]:
+        with otel_sessions.session("old"):
+            pending = otel_sessions.wrap(forever)() if kind == "coroutine" else consume()
+            contextvars.copy_context().run(pending.send, None)
+            return pending
+
+    pending = contextvars.copy_context().run(asyncio.run, leave_pending())
+    with otel_sessions.session("new") as session, otel_sessions.step("outer"):
+        current = trace.get_current_span()
+        pending.close()
+        assert otel_sessions.current_session() is session
+        assert trace.get_current_span() is current
 
 
 def test_activate_makes_a_session_current_and_ends_nothing(recorded: Recorded):

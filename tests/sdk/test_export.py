@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import pytest
-from conftest import Recorded
+from conftest import Ended, Recorded
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -20,6 +21,7 @@ from span_collector import Collector, Span, spans_of
 
 import otel_sessions
 from otel_sessions.sdk import _provider
+from otel_sessions.sdk._export import Outlet, SpanWorker
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._session import root_of
 
@@ -201,8 +203,9 @@ def test_spans_arrive_over_http(collector: Collector, monkeypatch: pytest.Monkey
     assert collector.span("a").parent_id == collector.span("session s").span_id
 
 
-def test_spans_arrive_over_grpc(monkeypatch: pytest.MonkeyPatch):
-    """By OTEL_EXPORTER_OTLP_PROTOCOL=grpc."""
+@contextmanager
+def _grpc_collector() -> Generator[tuple[str, list[bytes]]]:
+    """Receive spans over gRPC: the address, and the requests."""
     bodies: list[bytes] = []
 
     class Service(trace_service_pb2_grpc.TraceServiceServicer):
@@ -215,18 +218,80 @@ def test_spans_arrive_over_grpc(monkeypatch: pytest.MonkeyPatch):
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
+        yield f"http://127.0.0.1:{port}", bodies
+    finally:
+        server.stop(None).wait()
+
+
+def _names(bodies: list[bytes]) -> list[str]:
+    found: list[Span] = [span for body in bodies for span in spans_of(body)]
+    return [span.name for span in found]
+
+
+def test_spans_arrive_over_grpc(monkeypatch: pytest.MonkeyPatch):
+    """By OTEL_EXPORTER_OTLP_PROTOCOL=grpc."""
+    with _grpc_collector() as (address, bodies):
         monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc")
         otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), export=True, signals=False)
+        try:
+            with otel_sessions.session("s"):
+                pass
+            assert otel_sessions.flush(30).complete
+            assert _names(bodies) == ["session s"]
+        finally:
+            otel_sessions.shutdown(5)
+
+
+def test_a_program_that_ends_at_once_sends_its_spans_over_grpc(run_program: Callable[..., Ended]):
+    """The exporter can't be imported any more while the interpreter shuts down."""
+    source = """
+        import otel_sessions
+
+        otel_sessions.init()
         with otel_sessions.session("s"):
             pass
-        assert otel_sessions.flush(30).complete
-        found: list[Span] = [span for body in bodies for span in spans_of(body)]
-        assert [span.name for span in found] == ["session s"]
-    finally:
-        otel_sessions.shutdown(5)
-        server.stop(None).wait()
+    """
+    with _grpc_collector() as (address, bodies):
+        ended = run_program(
+            source,
+            {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_LOGS_EXPORTER": "none",
+            },
+        )
+        assert (ended.err, _names(bodies)) == ("", ["session s"])
+
+
+def test_a_thread_that_could_not_start_is_tried_again(gate: Gate, monkeypatch: pytest.MonkeyPatch):
+    """A process at its limit of threads is told so, waits for nobody, and may go on later."""
+    gate.go_on.set()
+    worker = SpanWorker(Outlet(lambda: gate, "gate", None, 3600.0, 10, 4))
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", _no_thread)
+        worker.start()
+    assert worker.flush(time.monotonic() + 60)
+    worker.start()
+    assert [thread for thread in threading.enumerate() if thread is worker._thread]
+    worker.stop(time.monotonic() + 10)
+
+
+def test_a_worker_without_a_thread_can_be_stopped(monkeypatch: pytest.MonkeyPatch):
+    """At exit it counts what is left, and there is nothing to wait for."""
+    span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("a")
+    assert isinstance(span, ReadableSpan)
+    monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    worker = SpanWorker(Outlet(Gate, "gate", None, 3600.0, 10, 4))
+    worker.start()
+    worker.take(span, None, late=False)
+    worker.stop(time.monotonic() + 60)
+    assert worker.sent().dropped == {"not sent in time": 1}
+
+
+def _no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_refusal_is_told_with_its_status(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 from fake_runs import FakeRun
@@ -176,6 +177,48 @@ def test_an_ended_run_is_never_heard_again():
     assert end.time == world.now - 60 * SECOND - 7
     assert end.attributes["otel_sessions.session.outcome"] == "error"
     assert end.attributes["otel_sessions.session.spans.started"] == 5
+
+
+def test_a_run_that_a_finaliser_ends_in_the_midst_of_an_event_stops_nobody():
+    """The collector may close a suspended session anywhere, while other threads tell of theirs."""
+    world = World()
+    garbage, first, second = world.run(), world.run(), world.run()
+    world.liveness.opened(garbage)
+    world.liveness.opened(first)
+    inside, blocked = threading.Event(), threading.Event()
+
+    class Collecting(SimpleQueue):
+        def qsize(self):
+            if threading.current_thread() is ending and not inside.is_set():
+                inside.set()
+                blocked.wait(0.5)
+                world.liveness.ended(garbage, Outcome.OK, EndReason.COMPLETED, world.now)
+            return super().qsize()
+
+    class Blocking(type(second)):
+        @property
+        def resumed(self):
+            blocked.set()
+            inside.wait(0.5)
+            time.sleep(0.05)
+            return False
+
+        @resumed.setter
+        def resumed(self, _value):
+            pass
+
+    second.__class__ = Blocking
+    world.liveness._sender._inbox = Collecting()
+    ending = threading.Thread(
+        target=world.liveness.ended, args=(first, Outcome.OK, EndReason.COMPLETED, 1), daemon=True
+    )
+    ending.start()
+    assert inside.wait(10)
+    opening = threading.Thread(target=world.liveness.opened, args=(second,), daemon=True)
+    opening.start()
+    for thread in (ending, opening):
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_a_resumed_run_says_so():
