@@ -20,7 +20,7 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _exit, _process
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._runtime import PROCESS_PID, Arguments, Plan, ResourceView, Runtime
-from otel_sessions.sdk._settings import Content, asks_for_export, names_endpoint, sdk_disabled
+from otel_sessions.sdk._settings import Content, Settings, asks_for_export, names_endpoint, sdk_disabled
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -73,9 +73,20 @@ def here() -> tuple[Session | None, Root | None]:
 
 
 def content() -> Content:
-    """Tell what of messages, arguments and results is recorded."""
+    """Tell what of messages, arguments and results is recorded; without a runtime, as the environment says.
+
+    There a value without sense counts as NO_CONTENT, which it may have meant, and is warned of once.
+    """
     runtime = _state.runtime
-    return Content.EXPLICIT if runtime is None else runtime.settings.content
+    if runtime is not None:
+        return runtime.settings.content
+    variable = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+    try:
+        # This variable alone: another one without sense is no reason to lose content.
+        return Settings.read({variable: os.environ.get(variable, "")}).content
+    except ConfigurationError as error:
+        say_once("content", "otel_sessions: messages, arguments and results are not recorded: %s", error)
+        return Content.NEVER
 
 
 def for_session() -> Runtime | None:

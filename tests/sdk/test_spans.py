@@ -201,7 +201,7 @@ def test_a_value_that_fights_back_is_told_by_its_type(recorded: Recorded):
 
     with otel_sessions.tool("t", arguments=Hostile(), attributes={"k": Hostile()}):
         pass
-    assert recorded.one("execute_tool t").attributes["gen_ai.tool.call.arguments"] == "<Hostile>"
+    assert recorded.one("execute_tool t").attributes["gen_ai.tool.call.arguments"] == '"<Hostile>"'
     otel_sessions.sdk._guard._faults.clear()
 
 
