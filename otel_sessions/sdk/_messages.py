@@ -104,8 +104,9 @@ def _parsed(arguments: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     """Return a client library's object as the mapping that it stands for."""
-    dump = getattr(value, "model_dump", None)
-    return dump() if callable(dump) and not isinstance(value, type) else value
+    # Of its class: an object that answers to every name (a proxy, a mock) would go to work here.
+    dump = getattr(type(value), "model_dump", None)
+    return dump(value) if callable(dump) and not isinstance(value, type) else value
 
 
 def _text(text: str) -> Part:
