@@ -29,7 +29,6 @@ from otel_sessions.backend.records import Flag, LogRecord, RunEvent, SessionHint
 from otel_sessions.backend.vocabulary import (
     ALLOWED,
     CALL_LOGS,
-    EMITTERS,
     TURN_LOGS,
     category_of_name,
     plain_model,
@@ -38,7 +37,6 @@ from otel_sessions.backend.vocabulary import (
 __all__ = ["announced_root", "announced_span", "decode_log", "event_name", "is_life_cycle", "run_event"]
 
 _SOURCE_POSITION: Final = re.compile(r"event \S+:\d+")  # what Codex writes into event_name
-_ALL_EMITTERS: Final = frozenset(emitter for emitter, _ in EMITTERS)
 _NS: Final = 1_000_000_000
 _YEAR: Final = 366 * 86_400.0
 _INTERVAL: Final = 5 * _NS  # what an event that does not say is taken to mean

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._context import Place
 
 __all__ = ["amended"]
-
-_PROCESS_PID: Final = "process.pid"
 
 
 def amended(span: ReadableSpan, place: Place | None, *, late: bool) -> ReadableSpan:
@@ -66,10 +64,10 @@ def _copy(span: ReadableSpan, attributes: dict[str, Any], resource: Resource) ->
 def _resource_here(resource: Resource) -> Resource:
     """Return the resource with this process's id: a provider keeps the one of the process that made it."""
     pid = os.getpid()
-    known = resource.attributes.get(_PROCESS_PID)
+    known = resource.attributes.get(semconv.PROCESS_PID)
     return resource if known is None or known == pid else _with_pid(resource, pid)
 
 
 @lru_cache(maxsize=8)
 def _with_pid(resource: Resource, pid: int) -> Resource:
-    return resource.merge(Resource({_PROCESS_PID: pid}))
+    return resource.merge(Resource({semconv.PROCESS_PID: pid}))

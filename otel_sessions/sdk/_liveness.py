@@ -155,11 +155,6 @@ class Liveness:
         self._next_beat = 0
         self._next_sweep = 0
 
-    @property
-    def process_id(self) -> str:
-        """Return this process's random id, which roots bear too; a forked child has another."""
-        return self._stamps.process_id
-
     # --- For any thread: return at once ---------------------------------------------------------
 
     def start(self) -> None:

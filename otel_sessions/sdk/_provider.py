@@ -19,7 +19,7 @@ from otel_sessions._version import __version__
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _exit, _process
 from otel_sessions.sdk._guard import guard, say_once
-from otel_sessions.sdk._runtime import PROCESS_PID, Arguments, Plan, ResourceView, Runtime
+from otel_sessions.sdk._runtime import Arguments, Plan, ResourceView, Runtime
 from otel_sessions.sdk._settings import Content, Settings, asks_for_export, names_endpoint, sdk_disabled
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _build(service_name: str | None) -> TracerProvider:
 
     from otel_sessions.sdk._ids import PrivateIds  # noqa: PLC0415
 
-    ours = Resource({PROCESS_PID: os.getpid(), _HOST_NAME: socket.gethostname()})
+    ours = Resource({semconv.PROCESS_PID: os.getpid(), _HOST_NAME: socket.gethostname()})
     named = {} if service_name is None else {semconv.SERVICE_NAME: service_name}
     return TracerProvider(resource=ours.merge(Resource.create(named)), id_generator=PrivateIds())
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._root import Root
     from otel_sessions.sdk._session import Session
 
-__all__ = ["PROCESS_PID", "Arguments", "Plan", "ResourceView", "Runtime"]
-
-PROCESS_PID: Final = "process.pid"
+__all__ = ["Arguments", "Plan", "ResourceView", "Runtime"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +106,6 @@ class Runtime:
         self.provider = provider
         self.tracer = provider.get_tracer(semconv.SCOPE_NAME, __version__)
         self.own = own
-        self.explicit = explicit
         self.arguments = plan.arguments
         self.settings = plan.settings
         self.events = plan.events
@@ -209,7 +206,6 @@ class Runtime:
             self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)
         self.arguments, self.settings, self.events = plan.arguments, plan.settings, plan.events
         self.processors = plan.arguments.span_processors or ()
-        self.explicit = True
 
 
 def _outlet(plan: Plan, *, own: bool) -> Outlet:
@@ -231,7 +227,11 @@ class ResourceView(Mapping[str, Any]):
     def _now(self) -> Mapping[str, Any]:
         resource = getattr(self._provider, "resource", None)
         attributes: Mapping[str, Any] = {} if resource is None else resource.attributes
-        return {**attributes, PROCESS_PID: os.getpid()} if PROCESS_PID in attributes else attributes
+        return (
+            {**attributes, semconv.PROCESS_PID: os.getpid()}
+            if semconv.PROCESS_PID in attributes
+            else attributes
+        )
 
     def __getitem__(self, name: str) -> Any:
         return self._now()[name]
