@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_sessions.backend.api._json import encode
 from otel_sessions.backend.api.shapes import (
     detail_json,
     hit_json,
@@ -29,6 +28,7 @@ from otel_sessions.backend.records import (
     TaskRecord,
     TimelineEntry,
 )
+from otel_sessions.backend.replies import encode
 from otel_sessions.backend.store.base import Hit
 from otel_sessions.lifecycle import Phase, Run, Signal
 

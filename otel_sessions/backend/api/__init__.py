@@ -10,9 +10,9 @@ from typing import Final
 from aiohttp import web
 
 from otel_sessions.backend.api import export, search, sessions, spans, status
-from otel_sessions.backend.api._json import answer
 from otel_sessions.backend.api.openapi import openapi_json
 from otel_sessions.backend.api.stream import Streams
+from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
 
 __all__ = ["routes"]

@@ -1,35 +1,24 @@
-"""The export of a session: all its spans and logs as one OTLP JSON document, made and sent piece by piece.
-
-No more than one piece is in memory, whatever the size of the session. A document that breaks half way is
-cut, so that nobody takes a part for the whole.
-"""
+"""The export of a session: all its spans and logs as one OTLP JSON document, made and sent piece by piece."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import zlib
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Final, TypeVar
 
 from aiohttp import hdrs, web
 
-from otel_sessions.backend.api._json import API_HEADERS, accepts_gzip, encode
 from otel_sessions.backend.api.sessions import found
 from otel_sessions.backend.api.shapes import JsonObject
 from otel_sessions.backend.otlp_json import log_json, resource_json, scope_json, span_json
+from otel_sessions.backend.replies import encode, merged, send_pieces, separated
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Store, StoredLog, StoredSpan
 
 __all__ = ["export_session", "otlp_pieces"]
 
-logger = logging.getLogger(__name__)
-
-PIECE_BYTES: Final = 64 * 1024
 GROUP_ITEMS: Final = 256  # spans or logs under one resource and scope, before the group is repeated
-COMPRESS_LEVEL: Final = 4
-_GZIP: Final = 31  # zlib's window bits for a gzip stream
 
 Stored = TypeVar("Stored", StoredSpan, StoredLog)
 
@@ -38,35 +27,22 @@ async def export_session(services: Services, request: web.Request) -> web.Stream
     """Send a session as OTLP JSON, as an attachment: its content is whatever models and users wrote."""
     detail = await asyncio.to_thread(found, services.store, request.match_info["id"])
     headers = {
-        **API_HEADERS,
         hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="session-{detail.session.id}.otlp.json"',
-        hdrs.VARY: hdrs.ACCEPT_ENCODING,
     }
-    pieces = otlp_pieces(services.store, detail.session.id)
-    if accepts_gzip(request):
-        headers[hdrs.CONTENT_ENCODING] = "gzip"
-        pieces = _zipped(pieces)
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    try:
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            await response.write(piece)
-    except ConnectionError:
-        logger.debug("the reader of the export of %s went", detail.session.id)
-    return response
+    return await send_pieces(request, otlp_pieces(services.store, detail.session.id), headers)
 
 
 def otlp_pieces(store: Store, session_id: str) -> Iterator[bytes]:
     """Make the document in pieces of some size; blocks while it reads the store."""
-    return _merged(_texts(store, session_id))
+    return merged(_texts(store, session_id))
 
 
 def _texts(store: Store, session_id: str) -> Iterator[bytes]:
     yield b'{"resourceSpans":['
-    yield from _separated(_span_group(group) for group in _groups(store.spans(session_id)))
+    yield from separated(_span_group(group) for group in _groups(store.spans(session_id)))
     yield b'],"resourceLogs":['
-    yield from _separated(_log_group(group) for group in _groups(store.logs(session_id)))
+    yield from separated(_log_group(group) for group in _groups(store.logs(session_id)))
     yield b"]}\n"
 
 
@@ -100,27 +76,3 @@ def _resource(item: StoredSpan | StoredLog) -> JsonObject:
 def _scope(item: StoredSpan | StoredLog) -> JsonObject:
     scope = {} if item.scope is None else {"scope": scope_json(item.scope)}
     return {**scope, "schemaUrl": item.schema_url} if item.schema_url else scope
-
-
-def _separated(parts: Iterable[bytes]) -> Iterator[bytes]:
-    for number, part in enumerate(parts):
-        yield b"," + part if number else part
-
-
-def _merged(parts: Iterable[bytes]) -> Iterator[bytes]:
-    piece = bytearray()
-    for part in parts:
-        piece += part
-        if len(piece) >= PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
-
-
-def _zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    squeezer = zlib.compressobj(COMPRESS_LEVEL, zlib.DEFLATED, _GZIP)
-    for piece in pieces:
-        if squeezed := squeezer.compress(piece):
-            yield squeezed
-    yield squeezer.flush()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from otel_sessions.backend.api._json import answer
 from otel_sessions.backend.api.parameters import limit_of
 from otel_sessions.backend.api.problems import ProblemError
 from otel_sessions.backend.api.shapes import JsonObject, hit_json
+from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
 
 __all__ = ["search"]

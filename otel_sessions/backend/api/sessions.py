@@ -9,11 +9,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from otel_sessions.backend import columns as columns_of
-from otel_sessions.backend.api._json import answer
 from otel_sessions.backend.api.parameters import item_of, limit_of, revision_of, session_query
 from otel_sessions.backend.api.problems import ProblemError, no_session
 from otel_sessions.backend.api.shapes import JsonObject, detail_json, ns, session_json
 from otel_sessions.backend.records import SessionDetail
+from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Store
 from otel_sessions.backend.transcript import transcript as transcript_of

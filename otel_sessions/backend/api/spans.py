@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from otel_sessions.backend.api._json import answer
 from otel_sessions.backend.api.parameters import span_ids
 from otel_sessions.backend.api.problems import ProblemError
 from otel_sessions.backend.api.shapes import JsonObject, ns, span_row_json
 from otel_sessions.backend.otlp_json import log_json, resource_json, scope_json, span_json
+from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import StoredSpan
 from otel_sessions.backend.transcript import span_messages

@@ -10,9 +10,9 @@ from typing import Final
 from aiohttp import web
 
 from otel_sessions._version import __version__
-from otel_sessions.backend.api._json import API_HEADERS, answer
 from otel_sessions.backend.api.problems import ProblemError
 from otel_sessions.backend.api.shapes import JsonObject, ns
+from otel_sessions.backend.replies import API_HEADERS, answer
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Totals
 from otel_sessions.errors import BackendError

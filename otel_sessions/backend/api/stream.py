@@ -14,12 +14,12 @@ from typing import Final, cast
 
 from aiohttp import hdrs, web
 
-from otel_sessions.backend.api._json import API_HEADERS, encode
 from otel_sessions.backend.api.problems import ProblemError, no_session
 from otel_sessions.backend.api.shapes import JsonObject, ns, session_json
 from otel_sessions.backend.columns import delta
 from otel_sessions.backend.live import StreamEvent
 from otel_sessions.backend.records import SessionRecord, SpanRow
+from otel_sessions.backend.replies import API_HEADERS, encode
 from otel_sessions.backend.services import Services
 
 __all__ = ["MAX_STREAMS", "Streams"]

@@ -1,7 +1,9 @@
-"""From JSON-ready values to answers: encoded, compressed and read off the event loop.
+"""From JSON-ready values to answers: encoded, compressed, read off the event loop; whole or in pieces.
 
 Reading a store blocks and encoding 10,000 rows takes tens of milliseconds; both happen in a worker
-thread, so that the loop stays free for those who send telemetry.
+thread, so that the loop stays free for those who send telemetry. Of a document that is sent in pieces no more
+than one is in memory, whatever its size; one that breaks half way is cut, so that nobody takes a part for
+the whole.
 """
 
 from __future__ import annotations
@@ -9,12 +11,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Callable
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-__all__ = ["API_HEADERS", "accepts_gzip", "answer", "encode"]
+__all__ = ["API_HEADERS", "accepts_gzip", "answer", "encode", "merged", "send_pieces", "separated"]
+
+logger = logging.getLogger(__name__)
 
 API_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -26,6 +32,8 @@ API_HEADERS: Final = {
 
 COMPRESS_FROM_BYTES: Final = 1400  # what fits one packet gains nothing
 COMPRESS_LEVEL: Final = 4
+PIECE_BYTES: Final = 64 * 1024
+_GZIP: Final = 31  # zlib's window bits for a gzip stream
 
 
 def encode(value: Any) -> bytes:
@@ -68,3 +76,47 @@ def _read_and_encode(read: Callable[[], Any], zipped: bool) -> tuple[bytes, str 
     if zipped and len(body) >= COMPRESS_FROM_BYTES:
         return gzip.compress(body, COMPRESS_LEVEL, mtime=0), "gzip"
     return body, None
+
+
+async def send_pieces(
+    request: web.Request, pieces: Iterator[bytes], headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Send a document while it is made; `pieces` runs in worker threads and may block."""
+    headers = {**API_HEADERS, **headers, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+    if accepts_gzip(request):
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+        pieces = _zipped(pieces)
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    try:
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            await response.write(piece)
+    except ConnectionError:
+        logger.debug("the reader of %s went", request.path)
+    return response
+
+
+def separated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Put a comma between the parts of a JSON array."""
+    for number, part in enumerate(parts):
+        yield b"," + part if number else part
+
+
+def merged(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Gather small parts into pieces of some size."""
+    piece = bytearray()
+    for part in parts:
+        piece += part
+        if len(piece) >= PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def _zipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    squeezer = zlib.compressobj(COMPRESS_LEVEL, zlib.DEFLATED, _GZIP)
+    for piece in pieces:
+        if squeezed := squeezer.compress(piece):
+            yield squeezed
+    yield squeezer.flush()
