@@ -26,7 +26,7 @@ Stored = TypeVar("Stored", StoredSpan, StoredLog)
 async def export_session(services: Services, request: web.Request) -> web.StreamResponse:
     """Send a session as OTLP JSON, as an attachment: its content is whatever models and users wrote."""
     detail = await asyncio.to_thread(found, services.store, request.match_info["id"])
-    headers = {
+    headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="session-{detail.session.id}.otlp.json"',
     }
