@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sessions import semconv
+from otel_sessions.backend.habits import HABITS
 from otel_sessions.backend.json_values import loads
 from otel_sessions.backend.records import SessionHint
 from otel_sessions.backend.resolve import hint_of, service_scope
@@ -27,6 +29,8 @@ from otel_sessions.backend.vocabulary import (
     EMITTERS,
     IDS,
     KINDS,
+    PATTERNS,
+    PENDING,
     PLACEHOLDERS,
     SWITCHES,
     TEXTS,
@@ -121,6 +125,24 @@ def _as_quoted_id(value: Any) -> str | None:
     return _as_id(value)
 
 
+def _as_reason(value: Any) -> str | None:
+    """Return the first of several finish reasons, as an array or (AgentScope) as JSON of one."""
+    if isinstance(value, str) and value.startswith("["):
+        value = _json(value)
+    return _as_text(value[0] if isinstance(value, list) and value else value)
+
+
+def _like(convert: Callable[[Any], Any], pattern: str) -> Callable[[Any], Any]:
+    """Read only what a text holds that looks like this."""
+    search = re.compile(pattern).fullmatch
+
+    def read(value: Any) -> Any:
+        found = search(value) if isinstance(value, str) else None
+        return None if found is None else convert(found[1])
+
+    return read
+
+
 _MAX_DIGITS: Final = 18  # more is no count of anything, and would not fit 64 bits
 
 
@@ -156,6 +178,14 @@ def _json(text: Any) -> Any:
 
 def _is_present(value: AnyValue) -> bool | None:
     return True if value.ByteSize() > len(b"\n\0") else None  # an empty text takes two bytes
+
+
+def _is_said(value: AnyValue) -> bool | None:
+    """Tell whether a value is there; unlike a content, a count of 0 says something."""
+    return True if value.WhichOneof("value") is not None and value != _EMPTY_TEXT else None
+
+
+_EMPTY_TEXT: Final = AnyValue(string_value="")
 
 
 # --- Compiled tables: one dictionary look-up an attribute ---------------------------------------------
@@ -213,18 +243,24 @@ def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
     for slots, convert in _CONVERSIONS:
         for slot, keys in slots.items():
             for rank, key in enumerate(keys):
-                chosen = _conversion(convert, emitter, key)
+                chosen = _as_reason if slot == "finish" else _conversion(convert, emitter, key)
                 add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
     for rank, (key, kinds) in enumerate(KINDS.items()):
         add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
     for key in CONTENTS:
         add("content", 0, key, lambda _path: _is_present)
+    habit = HABITS[emitter]
+    for slot, keys in (("pending", PENDING), ("answered", habit.answers), ("asked", habit.questions)):
+        for key in keys:
+            add(slot, 0, key, lambda _path: _is_said)
     return table
 
 
 def _conversion(convert: Callable[[Any], Any], emitter: str, key: str) -> Callable[[Any], Any]:
     if emitter == "AS" and convert is _as_id:
         return _as_quoted_id
+    if (emitter, key) in PATTERNS:
+        return _like(convert, PATTERNS[emitter, key])
     placeholder = PLACEHOLDERS.get((emitter, key))
     return convert if placeholder is None else _without(convert, placeholder)
 
@@ -312,17 +348,19 @@ def _is_global(slots: Slots) -> bool:
 def usage(slots: Slots, emitter: str) -> Usage:
     """Return the tokens of one call, with each emitter's habit undone.
 
-    Claude Code's input leaves cached tokens out, as does any that is smaller than what was cached; Gemini
-    CLI's output leaves thoughts out. Nobody asks a model nothing: an input of 0 is unknown.
+    An input that is smaller than what was cached leaves the cache out, whoever sends it, and an output that
+    is smaller than its thoughts the thoughts. Nobody asks a model nothing: an input of 0 is unknown.
     """
-    values = slots.values
+    values, habit = slots.values, HABITS[emitter]
     tokens_in, tokens_out, cached = values.get("input"), values.get("output"), values.get("cache_read")
     if tokens_in is not None:
         beside = (cached or 0) + values.get("cache_write", 0)
-        if emitter == "CC" or beside > tokens_in:
+        if habit.cache_beside_input or beside > tokens_in:
             tokens_in += beside
-    if tokens_out is not None and emitter == "GC":
-        tokens_out += values.get("reasoning", 0)
+    if tokens_out is not None:
+        thoughts = values.get("reasoning", 0)
+        if habit.thoughts_beside_output or thoughts > tokens_out:
+            tokens_out += thoughts
     if not tokens_in:
         return Usage(None, tokens_out or None, cached or None)
     return Usage(tokens_in, tokens_out, cached)

@@ -19,6 +19,7 @@ from otel_sessions.backend.attributes import (
     usage,
     word,
 )
+from otel_sessions.backend.habits import ANSWERED, HABITS, WAITING
 from otel_sessions.backend.records import Flag, RunEvent, SpanRecord
 from otel_sessions.backend.vocabulary import (
     CONTENT_EVENTS,
@@ -97,7 +98,9 @@ def decode_span(
         cached_tokens=used.cached,
         cost=values.get("cost") if category in _USED else None,
         turn=(emitter, name) in TURN_SPANS or (not parent and category in _TURNS),
-        outcome=None if parent else _outcome(values, status, cancelled=cancelled),
+        outcome=_outcome(values, emitter, category, status, cancelled=cancelled, is_root=not parent)
+        if end
+        else None,
     )
     return record, slots
 
@@ -168,11 +171,38 @@ def _flags(span: SpanMessage, values: dict[str, Any]) -> tuple[int, bool]:
     return flags, cancelled
 
 
-def _outcome(values: dict[str, Any], status: int, *, cancelled: bool) -> str | None:
-    """Return what a root says of its session's outcome; OK says nothing: cancelled runs have it too."""
+def _outcome(
+    values: dict[str, Any], emitter: str, category: str, status: int, *, cancelled: bool, is_root: bool
+) -> str | None:
+    """Return what a span says of how its turn ended: a root for itself, any other by its emitter's habit.
+
+    OK says nothing: cancelled runs have it too.
+    """
+    sign = _sign(values, emitter, category, status)
+    if not is_root:
+        return sign
     told = values.get("outcome") or _END_STATES.get(values.get("end_state", ""))
     if told is not None:
         return told
     if cancelled:
         return "cancelled"
-    return "error" if status == _ERROR else None
+    if status == _ERROR:
+        return "error"
+    return WAITING if "pending" in values else sign or None
+
+
+def _sign(values: dict[str, Any], emitter: str, category: str, status: int) -> str | None:
+    """Return what a call says of the turn around it (see `habits`); None where it says nothing."""
+    habit = HABITS[emitter]
+    if status == _ERROR:
+        return "error" if category == habit.failing else None
+    if category == "tool" and habit.broken_off:
+        return ANSWERED
+    if category != "model" or not (habit.answers or habit.broken_off):
+        return None
+    if values.get("finish") in habit.broken_off:
+        return "cancelled"
+    if "finish" in values or "answered" in values:
+        return ANSWERED
+    is_silent = habit.answers and ("asked" in values or not habit.questions)
+    return "cancelled" if is_silent else None

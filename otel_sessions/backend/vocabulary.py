@@ -35,6 +35,8 @@ __all__ = [
     "KINDS",
     "NAMED_SPANS",
     "OUTPUTS",
+    "PATTERNS",
+    "PENDING",
     "PLACEHOLDERS",
     "SWITCHES",
     "TEXTS",
@@ -56,6 +58,7 @@ EMITTERS: Final = (
     ("AS", "agentscope"),
     ("PY", "pydantic-ai"),
     ("OA", "opentelemetry.instrumentation.openai_agents"),
+    ("OI", "openinference.instrumentation.openai_agents"),
 )
 """Emitters whose habits differ, and the prefix of their instrumentation scopes' names."""
 
@@ -70,6 +73,8 @@ _SESSION_IDS: Final = (
     semconv.GEN_AI_CONVERSATION_ID,
     "CX:conversation.id",
     "CX:thread_id",
+    "CX:thread.id",  # its second time on a span; the first is the number of a thread of the OS (PATTERNS)
+    "CX:key",
     "langsmith.metadata.thread_id",
     "traceloop.association.properties.session_id",
     "traceloop.association.properties#session_id",
@@ -83,7 +88,13 @@ _SESSION_IDS: Final = (
     "workflow.session_id",
     "llamaindex.handler_id",
 )
-# Never: mcp.session.id (transport), langsmith.trace.session_name (project), thread.id (OS thread).
+# Never: mcp.session.id (transport), langsmith.trace.session_name (project), numbers in thread.id (of the OS).
+
+PATTERNS: Final[Mapping[tuple[str, str], str]] = {
+    ("CX", "CX:thread.id"): r"([0-9a-f]{8}-[0-9a-f-]{27})",
+    ("CX", "CX:key"): r'Thread \{ thread_id: "([^"]+)" \}',  # what waits in a queue, as Rust prints it
+}
+"""Texts that hold an id only where they look like this, by emitter and key; the id is the group."""
 
 IDS: Final[Mapping[str, tuple[str, ...]]] = {
     "session": _SESSION_IDS,
@@ -158,11 +169,17 @@ TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "process": (semconv.PROCESS_ID,),
     "end_state": ("agentops.session.end_state",),
     "event_name": ("event.name",),
-    "event_kind": ("CX:event.kind",),
     "decision": ("CC:decision", "CX:decision"),
-    "finish": ("gen_ai.response.finish_reasons", "gen_ai.response.finish_reason"),
+    "finish": (
+        "gen_ai.response.finish_reasons",
+        "gen_ai.response.finish_reason",
+        "gen_ai.response.stop_reason",
+        "llm.response.finish_reason",
+        "llm.finish_reason",
+        "CC:stop_reason",
+    ),
 }
-"""Slots that hold a text that is not empty."""
+"""Slots that hold a text that is not empty; of several finish reasons, the first."""
 
 COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
     "input": (
@@ -276,6 +293,9 @@ CONTENTS: Final = (
     "CC:tool_input",
 )
 """Attributes that hold messages, a tool's arguments or its result: their presence is all a row tells."""
+
+PENDING: Final = ("agentscope.agent.hitl_pending_tools",)
+"""Attributes that name what waits for a person's word."""
 
 INPUTS: Final = (
     semconv.GEN_AI_INPUT_MESSAGES,
