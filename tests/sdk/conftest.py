@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from outcomes import Ended, Recorded
 from span_collector import Collector
 from span_collector import collector as run_collector
 
@@ -22,31 +23,10 @@ from otel_sessions.sdk import _context, _guard, _provider
 from otel_sessions.sdk._registry import registry
 
 
-@dataclass
-class Recorded:
-    """Spans that were recorded in this process."""
-
-    provider: TracerProvider
-    exporter: InMemorySpanExporter
-
-    def all(self) -> list[ReadableSpan]:
-        """Return all ended spans, in the order of their ends."""
-        assert otel_sessions.flush(10).pending == 0
-        return list(self.exporter.get_finished_spans())
-
-    def one(self, name: str) -> ReadableSpan:
-        """Return the one span of that name."""
-        (found,) = [span for span in self.all() if span.name == name]
-        return found
-
-    def ids(self) -> set[object]:
-        """Return the session ids of all ended spans."""
-        return {span.attributes.get("session.id") for span in self.all()}
-
-
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Begin each test as a process begins: nothing set up, nothing current, nothing said."""
+    """Begin each test as a process begins: nothing set up, nothing current, nothing said; no thread is left."""
+    earlier = set(threading.enumerate())
     for variable in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(variable)
     before = _context.swap((None, _context.otel.Context()))
@@ -59,6 +39,10 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.open.clear()
     registry.roots.clear()
     _context.swap(before)
+    ours = [t for t in threading.enumerate() if t not in earlier and t.name.startswith("otel-sessions")]
+    for thread in ours:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in ours), ours
 
 
 @pytest.fixture
@@ -111,15 +95,6 @@ def start_program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-@dataclass
-class Ended:
-    """A program that has ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

@@ -143,6 +143,7 @@ def http_receiver(**options: Any) -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["content-length"]))
             if receiver.hang is not None:
                 receiver.hang.wait(60)
+                self.close_connection = True  # else the client waits on for an answer
                 return
             inflate = _INFLATE.get(self.headers.get("content-encoding", ""), bytes)
             receiver.connections[self.client_address] = self.connection

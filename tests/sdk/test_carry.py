@@ -10,9 +10,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import ContextVar
 
 import pytest
-from conftest import Ended, Recorded
 from opentelemetry import baggage, trace
 from opentelemetry.propagate import extract
+from outcomes import Ended, Recorded
 from span_collector import Collector
 
 import otel_sessions

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Ended
+from outcomes import Ended
 from span_collector import Collector
 
 from otel_sessions import semconv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,11 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Ended, Recorded
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from outcomes import Ended, Recorded
 from span_collector import Collector, Span, spans_of
 
 import otel_sessions
@@ -347,11 +348,13 @@ def test_a_thread_that_a_fork_took_away_is_started_again(recorded: Recorded):
     _steps("a")
     assert recorded.all()
     before = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
+    former_jobs = runtime.worker._jobs
     runtime.after_fork_in_child()
     _steps("b")
     assert {span.name for span in recorded.all()} == {"a", "b"}
     after = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
     assert set(after) - set(before)
+    former_jobs.put(sys.exit)  # a fork would have ended the former thread
 
 
 def _await(condition: Any, seconds: float = 20.0) -> Any:

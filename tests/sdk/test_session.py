@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
+from outcomes import Recorded
 
 import otel_sessions
 from otel_sessions import lifecycle, semconv

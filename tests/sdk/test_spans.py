@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from conftest import Recorded
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
+from outcomes import Recorded
 
 import otel_sessions
 

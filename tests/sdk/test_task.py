@@ -6,8 +6,8 @@ import asyncio
 import threading
 
 import pytest
-from conftest import Recorded
 from opentelemetry.trace import StatusCode
+from outcomes import Recorded
 
 import otel_sessions
 from otel_sessions import semconv
