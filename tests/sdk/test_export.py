@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -354,7 +353,8 @@ def test_a_thread_that_a_fork_took_away_is_started_again(recorded: Recorded):
     assert {span.name for span in recorded.all()} == {"a", "b"}
     after = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
     assert set(after) - set(before)
-    former_jobs.put(sys.exit)  # a fork would have ended the former thread
+    otel_sessions.shutdown(10)
+    former_jobs.put(None)  # a fork would have ended the former thread
 
 
 def _await(condition: Any, seconds: float = 20.0) -> Any:
