@@ -197,6 +197,49 @@ def test_repeats_are_one_row_until_opened(canned: CannedBackend, open_page: Open
     expect(row).to_have_count(1)
 
 
+def test_what_is_unfolded_is_kept_in_the_address_whatever_arrives(
+    canned: CannedBackend, open_page: Open
+) -> None:
+    """A click opens it, a reload and news leave it open, and closing it leaves nothing in the address."""
+    root = Span("a" * 16, name="root", category="session", duration=SECOND)
+    stats = [Span(f"{i:016x}", root.id, "fs.stat", i * 1_000_000, 2_000_000) for i in range(20, 40)]
+    reads = [Span(f"{i:016x}", root.id, "fs.read", i * 1_000_000, 2_000_000) for i in range(50, 60)]
+    show(canned, [root, *stats, *reads])
+    page = open_page(canned, "/sessions/s")
+    expect(grid(page)).to_have_attribute("aria-rowcount", "3")
+    page.get_by_text("\u00d7 20").click()
+    expect(grid(page)).to_have_attribute("aria-rowcount", "22")
+    expect(page).to_have_url(f"{canned.url}/sessions/s?unfold={stats[0].id}")
+    page.reload()
+    expect(grid(page)).to_have_attribute("aria-rowcount", "22")
+    earlier = Span(f"{1:016x}", root.id, "fs.stat", 1_000_000, 2_000_000)
+    failed = Span(f"{30:016x}", root.id, "fs.stat", 30_000_000, 2_000_000, status=2)
+    page.wait_for_function("document.querySelector('.health.live') !== null")
+    news = an_answer_of_rows("s", [earlier, failed], BASE, revision=2, delta=True)
+    canned.publish("rows", news)
+    expect(page.locator(".wf-sum")).to_contain_text("1 error")
+    expect(grid(page)).to_have_attribute("aria-rowcount", "23")
+    expect(page.get_by_text("\u00d7 10")).to_be_visible()
+    page.get_by_role("button", name="Collapse all").click()
+    expect(grid(page)).to_have_attribute("aria-rowcount", "5")  # what failed parts the others in two
+    expect(grid(page).locator(".r.bad")).to_have_count(1)
+    expect(page).to_have_url(f"{canned.url}/sessions/s")
+
+
+def test_find_and_errors_lead_into_folds(canned: CannedBackend, open_page: Open) -> None:
+    """A hit inside repeats lights the row that stands for them, and opens them when it is asked for."""
+    root = Span("a" * 16, name="root", category="session", duration=SECOND)
+    stats = [Span(f"{i:016x}", root.id, "fs.stat", i * 1_000_000, 2_000_000) for i in range(20, 40)]
+    show(canned, [root, *stats])
+    page = open_page(canned, f"/sessions/s?find={stats[7].id}")
+    row = grid(page).get_by_role("row").filter(has_text="fs.stat")
+    expect(row).to_have_class(re.compile(r"\bhit\b"))
+    page.keyboard.press("n")
+    expect(selected(page)).to_have_id("row-8")
+    expect(selected(page)).to_be_in_viewport()
+    expect(grid(page)).to_have_attribute("aria-rowcount", "21")
+
+
 def test_the_detail_follows_the_selection(canned: CannedBackend, open_page: Open) -> None:
     """The row is marked at once; the detail comes after, and of the last selection alone."""
     show(canned, FAMILY)

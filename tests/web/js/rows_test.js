@@ -1,9 +1,9 @@
 /** What the columns of a session promise. */
 import assert from "node:assert/strict";
+import { Flag } from "../../../otel_sessions/backend/web/static/js/flags.js";
 import {
   arrange,
   find,
-  Flag,
   merge,
   mounted,
   nextRow,
@@ -15,63 +15,10 @@ import {
   tableOf,
   visibleRows,
 } from "../../../otel_sessions/backend/web/static/js/rows.js";
+import { delta, drawn, grown } from "./tables.js";
 
 /** @type {ReadonlySet<number>} */
 const NONE = new Set();
-const TRACE = "0af7651916cd43dd8448eb211c80319c";
-
-/**
- * @typedef {{ id: string, parent?: string, start?: number, duration?: number | null, name?: string,
- *   trace?: string, flags?: number, status?: number }} Span
- */
-
-/** @param {Span[]} spans @param {{ revision?: number, base?: string }} [head] */
-function delta(spans, { revision = 1, base = "1000" } = {}) {
-  const traces = [...new Set(spans.map((s) => s.trace ?? TRACE))];
-  const names = [...new Set(spans.map((s) => s.name ?? "step"))];
-  const all = (/** @type {number} */ value) => spans.map(() => value);
-  return {
-    session: "s",
-    base,
-    revision,
-    traces,
-    names,
-    categories: ["step"],
-    services: ["planner"],
-    tasks: [],
-    labels: [],
-    columns: {
-      trace: spans.map((s) => traces.indexOf(s.trace ?? TRACE)),
-      id: spans.map((s) => s.id),
-      parent_id: spans.map((s) => s.parent ?? ""),
-      name: spans.map((s) => names.indexOf(s.name ?? "step")),
-      category: all(0),
-      service: all(0),
-      start: spans.map((s) => s.start ?? 0),
-      duration: spans.map((s) => (s.duration === undefined ? 1 : s.duration)),
-      status: spans.map((s) => s.status ?? 0),
-      flags: spans.map((s) => s.flags ?? 0),
-      task: all(-1),
-      input_tokens: spans.map(() => null),
-      output_tokens: spans.map(() => null),
-      label: all(-1),
-      kind: all(1),
-    },
-  };
-}
-
-/** @param {Span[]} spans */
-function grown(spans) {
-  const table = new Table("1000");
-  merge(table, delta(spans));
-  return table;
-}
-
-/** The tree as text: two spaces a level. @param {Table} table */
-const drawn = (table, rows = table.order) =>
-  [...rows].map((row) =>
-    "  ".repeat(table.depth[row]) + (table.is(row, Flag.PLACEHOLDER) ? "?" : "") + table.id[row]
-  );
 
 const FAMILY = [
   { id: "a" },
@@ -221,51 +168,6 @@ Deno.test("next and previous go round", () => {
   assert.deepEqual(walk.map((row) => table.id[row]), ["b", "d", "b"]);
   assert.equal(table.id[nextRow(table.order, table.rowOf("b"), -1, bad)], "d");
   assert.equal(nextRow(table.order, -1, 1, () => false), -1);
-});
-
-Deno.test("repeats of a small step are one row until they are opened", () => {
-  const repeats = Array.from(
-    { length: 7 },
-    (_, i) => ({ id: `r${i}`, parent: "a", start: 10 + i, name: "stat", duration: 2 }),
-  );
-  const table = grown([{ id: "a", name: "root" }, { id: "b", parent: "a", name: "read" }, ...repeats]);
-  const first = table.rowOf("r0");
-  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)), ["a", "  b", "  r0"]);
-  assert.deepEqual([table.repeats[first], table.together[first], table.reach[first]], [7, 14, 18]);
-  assert.equal(visibleRows(table, NONE, new Set([first])).length, 9);
-  assert.equal(shownFor(table, visibleRows(table, NONE, NONE), table.rowOf("r5")), first);
-});
-
-Deno.test("what failed, is open, has children or a name of its own is never folded away", () => {
-  const odd = [{ status: 2 }, { flags: Flag.OPEN, duration: null }, { name: "other" }, { id: "up" }];
-  const spans = Array.from({ length: 4 * 5 }, (_, i) => ({
-    id: `r${String(i).padStart(2, "0")}`,
-    parent: "a",
-    start: i,
-    name: "stat",
-    ...(i % 5 === 4 ? odd[(i - 4) / 5] : {}),
-  }));
-  const table = grown([{ id: "a" }, ...spans, { id: "kid", parent: "up", start: 30 }]);
-  assert.equal(visibleRows(table, NONE, NONE).length, table.order.length); // four in a row are too few to fold
-  merge(table, delta([{ id: "r045", parent: "a", start: 4.5, name: "stat" }]));
-  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)).slice(0, 7), [
-    "a",
-    "  r00",
-    "  r01",
-    "  r02",
-    "  r03",
-    "  r04",
-    "  r045",
-  ]);
-  assert.equal(visibleRows(table, NONE, NONE).length, table.order.length - 4);
-});
-
-Deno.test("a repeat that turns out to have failed gets its own row", () => {
-  const repeats = Array.from({ length: 6 }, (_, i) => ({ id: `r${i}`, start: i, name: "stat" }));
-  const table = grown(repeats);
-  assert.equal(visibleRows(table, NONE, NONE).length, 1);
-  merge(table, delta([{ id: "r5", start: 5, name: "stat", status: 2 }]));
-  assert.deepEqual(drawn(table, visibleRows(table, NONE, NONE)), ["r0", "r5"]);
 });
 
 Deno.test("find looks into names in any script, and takes a whole id", () => {

@@ -1,6 +1,7 @@
 /** What the mapping of time to place promises. */
 import assert from "node:assert/strict";
-import { Flag, merge, Table } from "../../../otel_sessions/backend/web/static/js/rows.js";
+import { Flag } from "../../../otel_sessions/backend/web/static/js/flags.js";
+import { merge, Table } from "../../../otel_sessions/backend/web/static/js/rows.js";
 import { endOf, extent, idleGaps, Scale } from "../../../otel_sessions/backend/web/static/js/scale.js";
 
 /** A table of bars: id, parent, start, duration. @param {[string, string, number, number | null][]} bars */

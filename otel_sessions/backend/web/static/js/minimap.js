@@ -6,7 +6,7 @@
  */
 import { html, useEffect, useRef } from "../vendor/preact-11.2.0.js";
 import { CATEGORIES, kindClass } from "./format.js";
-import { Flag } from "./rows.js";
+import { Flag } from "./flags.js";
 import { endOf } from "./scale.js";
 import { colours, painted } from "./theme.js";
 

@@ -7,7 +7,7 @@
 import { html, useMemo } from "../vendor/preact-11.2.0.js";
 import { compact, count, duration, kindClass, tickLabel } from "./format.js";
 import { Kind, Text } from "./parts.js";
-import { Flag } from "./rows.js";
+import { Flag } from "./flags.js";
 import { endOf } from "./scale.js";
 import { FLAG_WORDS } from "./span.js";
 import { ROW } from "./view.js";
@@ -112,6 +112,11 @@ function Label({ table, row, expanded, toggle }) {
       ${depth > DEEPEST ? html`<small class="deep">${depth}</small>` : null}
       <${Kind} category=${missing ? "missing" : table.categoryOf(row)} />
       <em>${table.failed(row) ? html`<span class="mark" aria-label="error">!</span>` : null}${name}</em>
+      ${table.repeats[row] > 0 && expanded === false
+        ? html`<small class="times" title="Show each of them" onClick=${turn}>× ${
+          count(table.repeats[row])
+        }</small>`
+        : null}
       <${Notes} table=${table} row=${row} expanded=${expanded} />
     </span>
   `;
@@ -135,12 +140,10 @@ function Length({ table, row, until, folded, openWord }) {
 /** What is said in small beside a name. @param {{ table: Table, row: number, expanded: boolean | undefined }} props */
 function Notes({ table, row, expanded }) {
   const label = table.labelOf(row);
-  const total = (table.input[row] || 0) + (table.output[row] || 0);
-  const told = !Number.isNaN(table.input[row]) || !Number.isNaN(table.output[row]);
+  const used = table.repeats[row] > 0 && expanded === false ? table.used[row] : table.tokensOf(row);
   const notes = [
-    table.repeats[row] && !expanded && `× ${count(table.repeats[row])}`,
     label && !table.nameOf(row).includes(label) && label,
-    told && table.categoryOf(row) !== "session" && compact(total),
+    !Number.isNaN(used) && table.categoryOf(row) !== "session" && compact(used),
     ...FLAG_WORDS.map(([flag, word]) => table.is(row, flag) && word),
     expanded === false && !table.repeats[row] && `+${count(table.children[row])}`,
   ].filter(Boolean);

@@ -8,19 +8,8 @@
  * @import { Columns, RowsAnswer, RowsDelta } from "./types.d.ts"
  */
 
-/** Facts about a span; the numbers are records.Flag of the backend. */
-export const Flag = {
-  OPEN: 1,
-  LATE: 2,
-  FORCED: 4,
-  PLACEHOLDER: 8,
-  SYNTHETIC: 16,
-  EXCEPTION: 32,
-  CONTENT: 64,
-  LINKED: 128,
-};
-
-export const ERROR = 2; // OTLP's status code
+import { ERROR, Flag } from "./flags.js";
+import { fold, isFolded } from "./folds.js";
 
 /** Strings that repeat, each kept once. */
 class Words {
@@ -42,7 +31,7 @@ class Words {
   }
 }
 
-const NUMBERS = /** @type {const} */ (["start", "duration", "input", "output", "together", "reach"]); // NaN: open, unknown
+const NUMBERS = /** @type {const} */ (["start", "duration", "input", "output", "together", "reach", "used"]); // NaN: open, unknown
 const INDICES = /** @type {const} */ ([
   "trace",
   "parent",
@@ -113,6 +102,7 @@ export class Table {
   repeats = new Int32Array(0);
   together = new Float64Array(0);
   reach = new Float64Array(0);
+  /** And the tokens that they used, NaN where none of them tells. */ used = new Float64Array(0);
 
   /** @param {number} row */
   nameOf(row) {
@@ -141,6 +131,12 @@ export class Table {
   /** @param {number} row */
   failed(row) {
     return this.status[row] === ERROR;
+  }
+
+  /** Tokens in and out; NaN where it tells neither. @param {number} row */
+  tokensOf(row) {
+    const [input, output] = [this.input[row], this.output[row]];
+    return Number.isNaN(input) && Number.isNaN(output) ? NaN : (input || 0) + (output || 0);
   }
 
   /** The row of a span id, whichever trace it is in; −1 where there is none. @param {string} id */
@@ -397,55 +393,6 @@ function place(table) {
   for (const row of table.order) {
     table.siblings[row] = table.parent[row] < 0 ? top : counts[table.parent[row]];
   }
-}
-
-const LEAST_REPEATS = 5;
-
-/**
- * Find repeats: neighbours that are the same small step again and again. They are drawn as one row that
- * says how many, until it is opened; what failed, is open, or is more than a step always has its own.
- *
- * @param {Table} table
- */
-export function fold(table) {
-  const { order, head, repeats, together, reach } = table;
-  const step = table.words.categories.add("step");
-  const small = (/** @type {number} */ row) =>
-    table.category[row] === step && table.children[row] === 0 && !table.failed(row) &&
-    !table.is(row, Flag.OPEN | Flag.PLACEHOLDER | Flag.EXCEPTION);
-  head.fill(-1, 0, table.n);
-  repeats.fill(0, 0, table.n);
-  for (let i = 0; i < order.length;) {
-    const first = order[i];
-    let to = i + 1;
-    if (small(first)) {
-      while (to < order.length && small(order[to]) && isSame(table, first, order[to])) to++;
-    }
-    if (to - i >= LEAST_REPEATS) {
-      repeats[first] = to - i;
-      together[first] = 0;
-      reach[first] = -Infinity;
-      for (let k = i; k < to; k++) {
-        const row = order[k];
-        head[row] = first;
-        together[first] += table.duration[row];
-        reach[first] = Math.max(reach[first], table.start[row] + table.duration[row]);
-      }
-    }
-    i = to;
-  }
-}
-
-/** @param {Table} table @param {number} a @param {number} b */
-function isSame(table, a, b) {
-  return table.name[a] === table.name[b] && table.parent[a] === table.parent[b] &&
-    table.label[a] === table.label[b];
-}
-
-/** Whether a row lies inside repeats that are not open. @param {Table} table @param {ReadonlySet<number>} unfolded @param {number} row */
-function isFolded(table, unfolded, row) {
-  const first = table.head[row];
-  return first >= 0 && first !== row && !unfolded.has(first);
 }
 
 /**

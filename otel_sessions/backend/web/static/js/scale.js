@@ -3,7 +3,7 @@
  *
  * @import { Table } from "./rows.js"
  */
-import { Flag } from "./rows.js";
+import { Flag } from "./flags.js";
 import { tickStep } from "./format.js";
 
 /**

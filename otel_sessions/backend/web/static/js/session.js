@@ -50,8 +50,6 @@ class OpenedSession {
     this.gone = signal(false);
     /** @type {Signal<ReadonlySet<number>>} */
     this.collapsed = signal(/** @type {ReadonlySet<number>} */ (new Set()));
-    /** First rows of repeats that are open. @type {Signal<ReadonlySet<number>>} */
-    this.unfolded = signal(/** @type {ReadonlySet<number>} */ (new Set()));
     /** @type {RowsDelta[]} */
     this.deltas = [];
     this.frame = 0;
@@ -105,7 +103,6 @@ class OpenedSession {
         /** @type {RowsAnswer} */ (await get(url(["sessions", this.id, "rows"]), this.abort.signal));
       this.table.value = tableOf(answer);
       this.collapsed.value = new Set();
-      this.unfolded.value = new Set();
       this.version.value++;
       this.rowsProblem.value = null;
       await this.#catchUp();

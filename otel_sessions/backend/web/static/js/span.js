@@ -9,7 +9,7 @@ import { url } from "./api.js";
 import { anyValue, attribute, clockMs, count, link, nsBetween, plural, toMs } from "./format.js";
 import { stream } from "./live.js";
 import { Copy, Duration, Failure, Kind, Skeleton, Text, Time, Unknown, useAnswer } from "./parts.js";
-import { ERROR, Flag } from "./rows.js";
+import { ERROR, Flag } from "./flags.js";
 import { sessionHref, spanHref } from "./state.js";
 import { Messages } from "./transcript.js";
 

@@ -289,5 +289,4 @@ export interface OpenedView {
   table: Signal<Table | null>;
   version: Signal<number>;
   collapsed: Signal<ReadonlySet<number>>;
-  unfolded: Signal<ReadonlySet<number>>;
 }

@@ -8,6 +8,7 @@
 import { computed, signal } from "../vendor/preact-11.2.0.js";
 import { isGrowing, nsBetween } from "./format.js";
 import { adjust } from "./nav.js";
+import { everyFold, isFolded, openRepeats, turned } from "./folds.js";
 import { find, mounted, nextRow, parents, revealed, scrollTo, shownFor, visibleRows } from "./rows.js";
 import { endOf, extent, idleGaps, Scale } from "./scale.js";
 import { now, query } from "./state.js";
@@ -43,7 +44,12 @@ export class View {
     return /** @type {SessionDetail} */ (this.opened.detail.value);
   }
 
-  visible = computed(() => visibleRows(this.table, this.opened.collapsed.value, this.opened.unfolded.value));
+  /** What of the repeats is open, as the address has it. */
+  unfold = computed(() => (query.value.get("unfold") ?? "").split(",").filter(Boolean));
+
+  unfolded = computed(() => openRepeats(this.table, this.unfold.value));
+
+  visible = computed(() => visibleRows(this.table, this.opened.collapsed.value, this.unfolded.value));
 
   /** Until when an open span is known to have been open, as an offset. */
   until = computed(() => {
@@ -91,6 +97,14 @@ export class View {
 
   hits = computed(() => find(this.table, this.finding.value));
 
+  /** Rows that show a hit: it is theirs, or that of one of the repeats that they stand for. */
+  lit = computed(() => {
+    const { table } = this;
+    const rows = new Set(this.hits.value);
+    for (const row of this.hits.value) if (table.head[row] >= 0) rows.add(table.head[row]);
+    return rows;
+  });
+
   errors = computed(() => this.table.order.filter((row) => this.table.failed(row)).length);
 
   /** The selected row, or −1. */
@@ -116,7 +130,7 @@ export class View {
 
   /** Undefined for a row that has nothing to open. @param {number} row */
   expanded(row) {
-    if (this.table.repeats[row]) return this.opened.unfolded.value.has(row);
+    if (this.table.repeats[row]) return this.unfolded.value.has(row);
     return this.table.children[row] ? !this.opened.collapsed.value.has(row) : undefined;
   }
 
@@ -129,11 +143,10 @@ export class View {
 
   /** Bring a row into view, opening what hides it. @param {number} row */
   reveal(row) {
-    const { collapsed, unfolded } = this.opened;
+    const { collapsed } = this.opened;
     const open = revealed(this.table, collapsed.value, row);
     if (open.size !== collapsed.value.size) collapsed.value = open;
-    const first = this.table.head[row];
-    if (first >= 0 && first !== row) unfolded.value = new Set(unfolded.value).add(first);
+    if (isFolded(this.table, this.unfolded.value, row)) this.#turn(row);
     const at = this.visible.value.indexOf(row);
     const box = this.scroller;
     if (!box || at < 0) return;
@@ -161,20 +174,25 @@ export class View {
 
   /** Open or close what is below a row, or the repeats it stands for. @param {number} row */
   toggle(row) {
-    const set = this.table.repeats[row] ? this.opened.unfolded : this.opened.collapsed;
-    const next = new Set(set.value);
+    if (this.table.repeats[row]) return this.#turn(row);
+    const next = new Set(this.opened.collapsed.value);
     if (!next.delete(row)) next.add(row);
-    set.value = next;
+    this.opened.collapsed.value = next;
+  }
+
+  /** Open or close the repeats that a row belongs to. @param {number} row */
+  #turn(row) {
+    adjust({ unfold: turned(this.table, this.unfold.value, row).join() });
   }
 
   collapseAll() {
     this.opened.collapsed.value = parents(this.table, 1);
-    this.opened.unfolded.value = new Set();
+    adjust({ unfold: null });
   }
 
   expandAll() {
     this.opened.collapsed.value = new Set();
-    this.opened.unfolded.value = new Set(this.table.order.filter((row) => this.table.repeats[row] > 0));
+    adjust({ unfold: everyFold.join() });
   }
 
   /** Collapse the selected row, or go up from it. */

@@ -138,9 +138,9 @@ function Grid({ view }) {
           html`
             <${Row} key=${row} table=${table} row=${row} position=${position} scale=${view.scale.value}
               until=${view.until.value} openWord=${view.openWord.value} selected=${row === selected}
-              expanded=${view.expanded(row)} hit=${view.hits.value.has(row)}
+              expanded=${view.expanded(row)} hit=${view.lit.value.has(row)}
               dim=${view.finding.value !== "" &&
-                !view.hits.value.has(row)} select=${select} toggle=${toggle} />
+                !view.lit.value.has(row)} select=${select} toggle=${toggle} />
           `
         )}
       </div>
