@@ -40,8 +40,8 @@ class Reader:
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
-        self._names = NameReader()
-        self._chunks = ChunkReader()
+        self.names = NameReader()
+        self.chunks = ChunkReader()
 
     # --- runs ----------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class Reader:
                 " ORDER BY start, span_id",
                 (session_id, -1 if after is None else after),
             ).fetchall()
-            words = self._names.words(conn, (number for row in rows for number in row_words(row)))
+            words = self.names.words(conn, (number for row in rows for number in row_words(row)))
         return [stored_row(row, words) for row in rows]
 
     def _tasks(self, conn: sqlite3.Connection, no: int) -> tuple[TaskRecord, ...]:
@@ -102,7 +102,7 @@ class Reader:
             " ORDER BY start, span_id",
             (no,),
         ).fetchall()
-        words = self._names.words(conn, (number for row in rows for number in row[:4]))
+        words = self.names.words(conn, (number for row in rows for number in row[:4]))
         return tasks_of(rows, words)
 
     def _open_spans(self, conn: sqlite3.Connection, no: int) -> tuple[OpenSpan, ...]:
@@ -111,7 +111,7 @@ class Reader:
             " WHERE session = ? AND duration IS NULL ORDER BY start, span_id",
             (no,),
         ).fetchall()
-        words = self._names.words(conn, (row[2] for row in rows))
+        words = self.names.words(conn, (row[2] for row in rows))
         return tuple(
             OpenSpan(row[0], row[1], words[row[2]] or "", row[3], CATEGORIES[row[4]]) for row in rows
         )
@@ -128,8 +128,8 @@ class Reader:
             ).fetchone()
             if row is None:
                 return None
-            chunk = self._chunks.chunk(conn, position_of(row[0]).chunk)
-            words = self._names.words(conn, row_words(row[2:]))
+            chunk = self.chunks.chunk(conn, position_of(row[0]).chunk)
+            words = self.names.words(conn, row_words(row[2:]))
             logs = conn.execute(
                 "SELECT id FROM logs WHERE trace_id = ? AND span_id = ? AND trace_id <> x''"
                 " ORDER BY time, id",
@@ -146,10 +146,10 @@ class Reader:
                 " AND duration IS NOT NULL ORDER BY p.id >> 24, start, p.id",
                 (session_id,),
             ).fetchall()
-            words = dict(self._names.words(conn, (number for row in rows for number in row_words(row[2:]))))
+            words = dict(self.names.words(conn, (number for row in rows for number in row_words(row[2:]))))
         for number, of_chunk in groupby(rows, key=lambda row: position_of(row[0]).chunk):
             with self._readers.snapshot() as conn:
-                chunk = self._chunks.chunk(conn, number)
+                chunk = self.chunks.chunk(conn, number)
             for row in of_chunk:
                 if chunk is not None:
                     yield _stored_span((row[0], session_id, *row[2:]), words, chunk, ())
@@ -165,7 +165,7 @@ class Reader:
             ).fetchall()
         for number, of_chunk in groupby((position_of(row_id) for (row_id,) in rows), key=lambda at: at.chunk):
             with self._readers.snapshot() as conn:
-                chunk = self._chunks.chunk(conn, number)
+                chunk = self.chunks.chunk(conn, number)
             if chunk is None:
                 continue
             for position in of_chunk:
@@ -175,7 +175,7 @@ class Reader:
 
     def _log_message(self, conn: sqlite3.Connection, row_id: int) -> LogMessage:
         position = position_of(row_id)
-        chunk = self._chunks.chunk(conn, position.chunk)
+        chunk = self.chunks.chunk(conn, position.chunk)
         assert chunk is not None  # noqa: S101 - the snapshot that holds the row holds its chunk
         return cast("LogMessage", chunk.placed[position.ordinal].message)
 

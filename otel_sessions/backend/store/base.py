@@ -26,7 +26,18 @@ from otel_sessions.backend.records import (
     TimelineEntry,
 )
 
-__all__ = ["Hit", "SessionPage", "SessionQuery", "Store", "StoredLog", "StoredSpan", "Totals"]
+__all__ = [
+    "Calls",
+    "Hit",
+    "SessionPage",
+    "SessionQuery",
+    "SpanPage",
+    "SpanQuery",
+    "Store",
+    "StoredLog",
+    "StoredSpan",
+    "Totals",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,36 @@ class Hit:
     name: str
     start: int
     snippet: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpanQuery:
+    """Which spans of one service to find, newest start first; Unix ns, and durations in ns."""
+
+    service: str  # "" for spans whose resource names none
+    name: str | None = None
+    since: int = 0  # started then or later
+    until: int = 2**63 - 1  # started then or earlier
+    shortest: int = 0
+    longest: int | None = None
+    visit: int = 500  # index rows to look at for one page
+    after: str | None = None  # cursor of the page before
+
+
+@dataclass(frozen=True, slots=True)
+class SpanPage:
+    """The spans found among the rows that were looked at, maybe none, and the cursor to go on."""
+
+    rows: tuple[SpanRow, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How often spans of one service are children of spans of another: (parent, child) -> times."""
+
+    counts: dict[tuple[str, str], int]
+    complete: bool  # False where there were too many spans to look at them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +218,40 @@ class Store(Protocol):
         self, text: str, *, limit: int = 50, before: str | None = None
     ) -> tuple[Sequence[Hit], str | None]:
         """Find a substring, in any script, in names and contents, newest first; with a cursor to go on."""
+        ...
+
+    # --- by service and trace: ended spans, and the roots of lost runs -----------------------------------
+    # The root of a lost run never came, only its announcement. Its row bears Flag.SYNTHETIC and ends when
+    # the run was last heard. A real root takes its place as soon as it comes. Other announced spans are out.
+
+    def services(self) -> Sequence[str]:
+        """Return all services, sorted; "" stands for spans whose resource names none."""
+        ...
+
+    def operations(self, service: str) -> Sequence[tuple[str, int]]:
+        """Return all names of spans of a service with their kinds, sorted."""
+        ...
+
+    def find(self, query: SpanQuery) -> SpanPage:
+        """Find spans by their index rows, a bounded number of them at a time.
+
+        Raises ValueError for an unknown cursor.
+        """
+        ...
+
+    def trace(self, trace_id: bytes) -> Sequence[SpanRow]:
+        """Return the index rows of one trace, by start; none where nothing of it is stored."""
+        ...
+
+    def full(self, rows: Sequence[SpanRow]) -> Iterator[StoredSpan]:
+        """Iterate over spans in full, each once, in the order in which they lie.
+
+        Of a root that never came, `events` holds its announcement. What is gone meanwhile is left out.
+        """
+        ...
+
+    def calls(self, since: int, until: int) -> Calls:
+        """Count calls between services among spans that started between two times, both excluded."""
         ...
 
     def totals(self, *, idle_before: int = 0) -> Totals:

@@ -28,8 +28,19 @@ from otel_sessions.backend.store._list import count_states, list_sessions
 from otel_sessions.backend.store._read import Reader
 from otel_sessions.backend.store._schema import prepare
 from otel_sessions.backend.store._search import search
+from otel_sessions.backend.store._traces import TraceReader
 from otel_sessions.backend.store._writer import Writer
-from otel_sessions.backend.store.base import Hit, SessionPage, SessionQuery, StoredLog, StoredSpan, Totals
+from otel_sessions.backend.store.base import (
+    Calls,
+    Hit,
+    SessionPage,
+    SessionQuery,
+    SpanPage,
+    SpanQuery,
+    StoredLog,
+    StoredSpan,
+    Totals,
+)
 from otel_sessions.errors import BackendError
 
 __all__ = ["SqliteStore"]
@@ -60,6 +71,7 @@ class SqliteStore:
         self._file = self._path.stat()
         self._readers = Readers(self._path)
         self._reader = Reader(self._readers)
+        self._traces = TraceReader(self._readers, self._reader.names, self._reader.chunks)
         self._bases: dict[str, int] = {}
         self._writing = threading.Lock()
         self._closed = False
@@ -157,6 +169,30 @@ class SqliteStore:
         """Find a substring in names and contents, newest first."""
         with self._readers.snapshot() as conn:
             return search(conn, text, limit=limit, before=before, now=time.monotonic)
+
+    def services(self) -> Sequence[str]:
+        """Return all services with an ended span or a lost run."""
+        return self._traces.services()
+
+    def operations(self, service: str) -> Sequence[tuple[str, int]]:
+        """Return all names of spans of a service with their kinds."""
+        return self._traces.operations(service)
+
+    def find(self, query: SpanQuery) -> SpanPage:
+        """Find spans by their index rows, newest start first."""
+        return self._traces.find(query)
+
+    def trace(self, trace_id: bytes) -> Sequence[SpanRow]:
+        """Return the index rows of one trace, by start."""
+        return self._traces.trace(trace_id)
+
+    def full(self, rows: Sequence[SpanRow]) -> Iterator[StoredSpan]:
+        """Iterate over spans in full, in the order in which they lie."""
+        return self._traces.full(rows)
+
+    def calls(self, since: int, until: int) -> Calls:
+        """Count calls between services."""
+        return self._traces.calls(since, until)
 
     def totals(self, *, idle_before: int = 0) -> Totals:
         """Count what is stored, from counters."""

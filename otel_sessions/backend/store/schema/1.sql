@@ -59,6 +59,9 @@ CREATE TABLE spans (
 );
 CREATE UNIQUE INDEX spans_by_key ON spans (trace_id, span_id);
 CREATE INDEX spans_by_session ON spans (session, revision);
+-- For those who ask by service (Jaeger's API): newest first, and the names of each.
+CREATE INDEX spans_by_service ON spans (service, start);
+CREATE INDEX spans_by_operation ON spans (service, name, kind, start);
 CREATE INDEX spans_open ON spans (session) WHERE duration IS NULL;
 -- Model calls below model calls are one call: who of a pair comes later finds the other here.
 CREATE INDEX spans_model_parents ON spans (trace_id, parent_id) WHERE category IN (3, 4);
