@@ -1,10 +1,13 @@
-"""OTLP over gRPC for the life cycle events: the only module of the SDK that imports grpc, and lazily.
+"""OTLP over gRPC: the only module of the SDK that imports grpc, and lazily.
 
-A raw unary call with bytes: the request is serialised once, as for HTTP.
+Life cycle events go by a raw unary call with bytes: the request is serialised once, as for HTTP. Spans go by
+OpenTelemetry's exporter, but for those of a program that ends before that could be imported.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,16 +16,19 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_sessions.sdk._answer import USER_AGENT, Answer, Verdict
 from otel_sessions.sdk._endpoint import Compression, Endpoint
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import ReadableSpan
 
 __all__ = ["GrpcTransport", "open_span_exporter"]
 
-_METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_logger: Final = logging.getLogger(__name__)
+_LOGS: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+_TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 # "OTLP/gRPC Failures" of the protocol's specification; RESOURCE_EXHAUSTED is retried only with RetryInfo.
 _RETRIED: Final = frozenset(
@@ -54,7 +60,7 @@ _OPTIONS: Final = (
 class GrpcTransport:
     """OTLP over gRPC, over one channel that reconnects by itself."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, method: str = _LOGS) -> None:
         self._metadata = tuple((name.lower(), value) for name, value in endpoint.headers)
         compression = _COMPRESSION[endpoint.compression]
         if endpoint.insecure:
@@ -64,7 +70,7 @@ class GrpcTransport:
             self._channel = grpc.secure_channel(
                 endpoint.target, credentials, options=_OPTIONS, compression=compression
             )
-        self._export: Any = self._channel.unary_unary(_METHOD)
+        self._export: Any = self._channel.unary_unary(method)
 
     def send(self, body: bytes, timeout: float) -> Answer:
         """Call Export once."""
@@ -73,6 +79,7 @@ class GrpcTransport:
         except grpc.RpcError as error:
             return _read_failure(error)
         try:
+            # That of spans has the same fields.
             partial = ExportLogsServiceResponse.FromString(content).partial_success
         except DecodeError as error:
             return Answer(Verdict.REFUSED, f"the answer is no ExportLogsServiceResponse: {error}")
@@ -122,8 +129,38 @@ def _retry_delay(metadata: Any) -> float | None:
 
 
 def open_span_exporter(endpoint: Endpoint) -> SpanExporter:
-    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers and TLS from the environment."""
-    # Inside, because events alone do without it.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers and TLS from the environment.
 
+    While it is imported it makes a Resource, hence a thread pool, which is refused once the interpreter
+    shuts down: in a program that ended so soon each batch is sent by one plain call.
+    """
+    try:
+        # Inside, because events alone do without it.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    except RuntimeError:
+        return _PlainSpanExporter(endpoint)
     return OTLPSpanExporter(endpoint=endpoint.url, insecure=endpoint.insecure)
+
+
+class _PlainSpanExporter(SpanExporter):
+    """Sends each batch once: at the end of a program there is no time to try again."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._transport = GrpcTransport(endpoint, _TRACES)
+        self._timeout = endpoint.timeout
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send one batch; why it was not taken is logged."""
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans  # noqa: PLC0415 - rare
+
+        answer = self._transport.send(encode_spans(spans).SerializeToString(), self._timeout)
+        if answer.verdict is Verdict.ACCEPTED:
+            return SpanExportResult.SUCCESS
+        # An error that carries no answer is logged with an exception, as OpenTelemetry's exporters do.
+        silence = None if answer.reached else ConnectionError(answer.detail)
+        _logger.error("%s", silence or answer.detail)
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        self._transport.close()

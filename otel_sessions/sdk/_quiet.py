@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,18 +17,14 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
 __all__ = ["RetryLines", "is_suppressed", "suppressed"]
 
-_LOGGERS: Final = (
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.common._internal",
-    "opentelemetry.exporter.otlp.common.http",
-)
+_TALKERS: Final = ("opentelemetry.exporter.", "otel_sessions.sdk._grpc")
+"""How the names begin of modules that log what became of a request; each logger is named for its module."""
 _INDIGESTIBLE: Final = ("Failed to encode", "Dropping span batch")
 _SUPPRESS: Final = "suppress_instrumentation"
 _NOBODYS_TRACE: Final = 1
@@ -53,20 +50,22 @@ class RetryLines(logging.Filter):
         super().__init__()
         self._on_retry = on_retry
         self._thread: int | None = None
+        self._heard: Sequence[logging.Logger] = ()
         self.reason: str | None = None
         self.indigestible = False
 
     def listen(self) -> None:
-        """Begin to take the lines of the calling thread."""
+        """Begin to take the lines of the calling thread, which has imported its exporter."""
         self._thread = threading.get_ident()
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(self)
+        self._heard = [logging.getLogger(name) for name in list(sys.modules) if name.startswith(_TALKERS)]
+        for logger in self._heard:
+            logger.addFilter(self)
 
     def leave(self) -> None:
         """Take no more lines: another thread may have the same identity."""
         self._thread = None
-        for name in _LOGGERS:
-            logging.getLogger(name).removeFilter(self)
+        for logger in self._heard:
+            logger.removeFilter(self)
 
     def begin(self) -> None:
         """Forget what was said of earlier batches."""
