@@ -1,0 +1,302 @@
+"""Requests on disk between their encoding and their acknowledgement, one file each.
+
+Before it: `_parcel.py`. After it: `_courier.py`, which sends a file and removes it. Nothing else knows files.
+
+    FOLDER/                   OTEL_SESSIONS_SPOOL, mode 0700
+      traces-3f2a9c…/         one for each address: what was meant for one is never sent to another
+        address               in clear, for people
+        812-9be01f…/          one for each process; whoever comes later takes over those of the dead
+          000000000007        a parcel, first written as `.tmp`
+        rejected/             what the receiver will never take, and why
+
+Any number of processes share a folder (`_ownership.py`). Written pages survive the death of a process, not a
+power loss, which a parcel's checksum tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from otel_sessions.sdk._ownership import Claims, Owned, own
+from otel_sessions.sdk._parcel import DamagedParcelError, Parcel, parcel_from_bytes, parcel_to_bytes
+
+__all__ = ["Kept", "Limits", "Spool", "spool_folder"]
+
+_REJECTED: Final = "rejected"
+_ADDRESS: Final = "address"
+_UNFINISHED: Final = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a spool keeps: bytes for one address, seconds, and bytes of what was rejected."""
+
+    size: int = 512 * 1024 * 1024
+    age: float = 7 * 24 * 3600.0
+    rejected: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A parcel on disk. `sessions` is known of those that this process wrote."""
+
+    path: Path
+    size: int
+    sessions: Mapping[str, int] | None = None
+
+
+def spool_folder(root: Path, signal: str, address: str) -> Path:
+    """Return the folder of what goes to an address."""
+    return root / f"{signal}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+
+
+class Spool:
+    """What this process wrote for one address, and what it took over from others. For one thread."""
+
+    def __init__(self, root: Path, signal: str, address: str, limits: Limits, *, locks: bool = True) -> None:
+        self.folder = spool_folder(root, signal, address)
+        self._address = address
+        self._limits = limits
+        self._locks = locks
+        self._claims = Claims()
+        self._own: Owned | None = None
+        self._taken: dict[Path, Owned] = {}
+        self._queue: deque[Kept] = deque()
+        self._inherited: deque[Kept] = deque()
+        self._waiting = 0
+        self._others = 0
+        self._number = 0
+        self.lost: Counter[tuple[str, str]] = Counter()
+        """Spans or records that were dropped here, by reason and session id."""
+
+    # --- What this process writes ------------------------------------------------------------------------
+
+    def put(self, parcel: Parcel) -> Kept:
+        """Write a parcel; raise OSError where that can't be, and then nothing was written."""
+        content = parcel_to_bytes(parcel)
+        own_folder = self._open().folder
+        self._make_room(len(content))
+        self._number += 1
+        path = own_folder / f"{self._number:012d}"
+        unfinished = path.with_suffix(_UNFINISHED)
+        try:
+            _write(unfinished, content)
+            unfinished.rename(path)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink()
+            self._reopen_if_gone()
+            raise
+        kept = Kept(path, len(content), parcel.sessions)
+        self._queue.append(kept)
+        self._waiting += kept.size
+        return kept
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._inherited)
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes wait for this address, those of other processes as they were last seen."""
+        return self._waiting + self._others
+
+    def _forget(self, kept: Kept) -> None:
+        for queue in (self._queue, self._inherited):
+            with suppress(ValueError):
+                queue.remove(kept)  # the first one, as a rule
+                self._waiting -= kept.size
+
+    def _open(self) -> Owned:
+        if self._own is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            address = self.folder / _ADDRESS
+            if not address.exists():
+                _write(address, self._address.encode())
+            self._own = own(self.folder, locks=self._locks)
+        return self._own
+
+    def _reopen_if_gone(self) -> None:
+        if self._own is not None and not self._own.folder.exists():
+            self._own.forget()
+            self._own = None
+
+    def _make_room(self, size: int) -> None:
+        while len(self) and self.size + size > self._limits.size:
+            self._drop((self._inherited or self._queue)[0], "spool full")
+
+    def _drop(self, kept: Kept, why: str) -> None:
+        """Lose a parcel, and count what was in it."""
+        self._forget(kept)
+        sessions = kept.sessions
+        if sessions is None:
+            with suppress(OSError, DamagedParcelError):
+                sessions = parcel_from_bytes(kept.path.read_bytes()).sessions
+        self._count(sessions, why)
+        with suppress(OSError):
+            kept.path.unlink()
+
+    def _count(self, sessions: Mapping[str, int] | None, why: str) -> None:
+        for session, number in ({"": 1} if sessions is None else sessions).items():
+            self.lost[why, session] += number
+
+    # --- What is sent ------------------------------------------------------------------------------------
+
+    def first(self) -> tuple[Kept, Parcel] | None:
+        """Return the oldest parcel of this process, else of those that others left.
+
+        What can't be read or is too old is lost, counted, and not in the way.
+        """
+        while len(self):
+            kept = (self._queue or self._inherited)[0]
+            try:
+                parcel = parcel_from_bytes(kept.path.read_bytes())
+            except DamagedParcelError as error:
+                self._forget(kept)
+                self._count(kept.sessions, "damaged in the spool")
+                self._set_aside(kept, str(error))
+            except OSError:  # somebody removed it, or the disk fails
+                self._drop(kept, "gone from the spool")
+            else:
+                if age_of(parcel) <= self._limits.age:
+                    return kept, parcel
+                self._drop(kept, "too old")
+        return None
+
+    def remove(self, kept: Kept) -> None:
+        """Forget a parcel that was acknowledged."""
+        self._forget(kept)
+        with suppress(OSError):
+            kept.path.unlink()
+
+    def reject(self, kept: Kept, parcel: Parcel, why: str) -> None:
+        """Set aside a parcel that the receiver will never take."""
+        self._forget(kept)
+        self._count(parcel.sessions, "rejected")
+        self._set_aside(kept, why)
+
+    def _set_aside(self, kept: Kept, why: str) -> None:
+        folder = self.folder / _REJECTED
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _make_room_for_rejected(folder, self._limits.rejected - kept.size)
+            aside = folder / f"{kept.path.parent.name}-{kept.path.name}"
+            kept.path.rename(aside)
+            _write(aside.with_suffix(".why"), why.encode("utf-8", "backslashreplace"))
+
+    # --- What others left -----------------------------------------------------------------------------------
+
+    def take_over(self, now: float) -> int:
+        """Take what dead processes left for this address; return how many parcels. `now`: monotonic s."""
+        found = 0
+        self._others = 0
+        if self._own is not None:
+            self._own.touch()
+        for folder in self._folders():
+            owned = self._taken.get(folder)
+            if owned is not None:
+                owned.touch()
+                continue
+            owned = self._claims.claim(folder, now)
+            if owned is None:
+                self._others += sum(kept.size for kept in _parcels(folder))
+                continue
+            self._taken[owned.folder] = owned
+            left = list(_parcels(owned.folder))
+            self._inherited.extend(left)
+            self._waiting += sum(kept.size for kept in left)
+            found += len(left)
+            if not left:
+                self._taken.pop(owned.folder).let_go()
+        return found
+
+    def let_go_of_empty(self) -> None:
+        """Remove the folders that were taken over and are sent."""
+        waiting = {kept.path.parent for kept in self._inherited}
+        for folder in [folder for folder in self._taken if folder not in waiting]:
+            self._taken.pop(folder).let_go()
+
+    def _folders(self) -> Iterator[Path]:
+        mine = self._own.folder if self._own is not None else None
+        with suppress(OSError):
+            for path in sorted(self.folder.iterdir()):
+                if path.is_dir() and path.name != _REJECTED and path != mine:
+                    yield path
+
+    # --- The end -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave what is not sent to whoever comes next."""
+        for owned in (self._own, *self._taken.values()):
+            if owned is not None:
+                owned.let_go()
+        self._own = None
+        self._taken.clear()
+        self._queue.clear()
+        self._inherited.clear()
+        self._waiting = 0
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the parent sends what it wrote."""
+        for owned in (self._own, *self._taken.values()):
+            if owned is not None:
+                owned.forget()
+        self._own = None
+        self._taken.clear()
+        self._queue.clear()
+        self._inherited.clear()
+        self._waiting = 0
+        self._claims = Claims()
+        self.lost.clear()
+
+
+def age_of(parcel: Parcel) -> float:
+    """Return a parcel's age in seconds; of the same boot by a clock that no one sets."""
+    boot, uptime = boot_and_uptime()
+    if parcel.boot and parcel.boot == boot:
+        return uptime - parcel.uptime
+    return (time.time_ns() - parcel.at) / 1e9
+
+
+def boot_and_uptime() -> tuple[str, float]:
+    """Return which boot of this machine this is ("" where nobody tells), and the seconds since."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return boot, time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, AttributeError):
+        return "", 0.0
+
+
+def _parcels(folder: Path) -> Iterator[Kept]:
+    """Return what lies in the folder of one process, oldest first."""
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if path.name.isdigit():
+                with suppress(OSError):
+                    yield Kept(path, path.stat().st_size)
+
+
+def _make_room_for_rejected(folder: Path, room: int) -> None:
+    files = sorted(
+        (path for path in folder.iterdir() if not path.suffix), key=lambda path: path.stat().st_mtime_ns
+    )
+    size = sum(path.stat().st_size for path in files)
+    for path in files:
+        if size <= room:
+            return
+        size -= path.stat().st_size
+        path.unlink()
+        path.with_suffix(".why").unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
