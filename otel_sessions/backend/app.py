@@ -21,7 +21,7 @@ from typing import Final
 
 from aiohttp import web
 
-from otel_sessions.backend import api
+from otel_sessions.backend import api, jaeger
 from otel_sessions.backend import web as pages
 from otel_sessions.backend.access import access_middleware
 from otel_sessions.backend.api.problems import problem_middleware
@@ -106,6 +106,7 @@ def application(services: Services, inflating: Executor) -> web.Application:
     app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
     app.add_routes(api.routes(services))
+    app.add_routes(jaeger.routes(services))
     app.add_routes(pages.routes(services))
     return app
 

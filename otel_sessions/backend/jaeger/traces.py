@@ -1,0 +1,235 @@
+"""Services, searches and traces, read from the store; the traces as documents made piece by piece.
+
+Of a trace no more is held than its index rows and what tells its spans' places; the spans themselves are
+read twice, and written as they come. Everything here blocks, and runs in worker threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from otel_sessions.backend.attributes import word
+from otel_sessions.backend.jaeger.adjust import adjusted, node_of, trace_warnings
+from otel_sessions.backend.jaeger.lost import WARNING, made_up
+from otel_sessions.backend.jaeger.model import (
+    EMPTY_SERVICE,
+    NO_RESOURCE,
+    Process,
+    Span,
+    process_of,
+    span_of,
+    tag_text,
+)
+from otel_sessions.backend.jaeger.parameters import Range, TraceSearch
+from otel_sessions.backend.jaeger.v1 import JsonObject, error_json, id_text, processes_json, span_json
+from otel_sessions.backend.jaeger.v3 import resource_spans
+from otel_sessions.backend.records import SpanRow
+from otel_sessions.backend.replies import encode, merged, separated
+from otel_sessions.backend.store.base import SpanQuery, Store, StoredSpan
+
+__all__ = [
+    "ENDED_EARLY",
+    "NOT_FOUND",
+    "Found",
+    "calls",
+    "found",
+    "operations",
+    "pieces_v1",
+    "pieces_v3",
+    "services",
+]
+
+NOT_FOUND: Final = "trace not found"
+SECONDS: Final = 5.0
+"""How long one search goes on; it ends with what it has, and says so."""
+
+ENDED_EARLY: Final = (
+    f"The search was ended after {SECONDS:g} s: older traces may match too. Narrow the stretch of time."
+)
+_NAMELESS: Final = (NO_RESOURCE, EMPTY_SERVICE)
+
+
+class Found(NamedTuple):
+    """The traces of one answer, newest first, and the errors it has to tell of."""
+
+    traces: tuple[bytes, ...]
+    errors: tuple[JsonObject, ...] = ()
+    complete: bool = True
+
+
+# --- Services ---------------------------------------------------------------------------------------------
+
+
+def services(store: Store) -> list[str]:
+    """Return the names of all services."""
+    known = store.services()
+    return sorted({_shown_name(store) if service == "" else service for service in known})
+
+
+def operations(store: Store, service: str) -> Sequence[tuple[str, int]]:
+    """Return the names of a service's spans with their kinds, by OTLP's numbers."""
+    return store.operations(_stored_name(service))
+
+
+def calls(store: Store, between: Range, service: str) -> tuple[list[JsonObject], bool]:
+    """Count calls between services, or those from and to one; tell also whether all were counted."""
+    counted = store.calls(between.since, between.until)
+    links = [
+        {"parent": parent or EMPTY_SERVICE, "child": child or EMPTY_SERVICE, "callCount": times}
+        for (parent, child), times in sorted(counted.counts.items())
+    ]
+    wanted = [link for link in links if not service or service in (link["parent"], link["child"])]
+    return wanted, counted.complete
+
+
+def _shown_name(store: Store) -> str:
+    """Return by which of its two names for spans without a service Jaeger would list the newest one."""
+    page = store.find(SpanQuery("", visit=1))
+    newest = next(store.full(page.rows), None)
+    return NO_RESOURCE if newest is None or newest.resource is None else process_of(newest.resource).service
+
+
+def _stored_name(service: str) -> str:
+    return "" if service in _NAMELESS else word(service)
+
+
+# --- Searching --------------------------------------------------------------------------------------------
+
+
+def found(store: Store, search: TraceSearch, now: Callable[[], float]) -> Found:
+    """Find traces; `now` is a clock in seconds that bounds the search."""
+    if search.trace_ids:
+        return _asked_for(store, search.trace_ids)
+    deadline = now() + SECONDS
+    traces: dict[bytes, None] = {}
+    after: str | None = None
+    while True:
+        page = store.find(_query(search, after))
+        fresh = [row for row in page.rows if row.trace_id not in traces]
+        for row in _matching(store, fresh, search):
+            if len(traces) < search.limit:
+                traces[row.trace_id] = None
+        after = page.next
+        if after is None or len(traces) >= search.limit:
+            return Found(tuple(traces))
+        if now() >= deadline:
+            return Found(tuple(traces), (error_json(ENDED_EARLY),), complete=False)
+
+
+def _asked_for(store: Store, trace_ids: Sequence[bytes]) -> Found:
+    stored = {trace_id: bool(store.trace(trace_id)) for trace_id in trace_ids}
+    errors = [error_json(NOT_FOUND, trace_id=id_text(one)) for one, known in stored.items() if not known]
+    return Found(tuple(trace_id for trace_id, known in stored.items() if known), tuple(errors))
+
+
+def _query(search: TraceSearch, after: str | None) -> SpanQuery:
+    return SpanQuery(
+        service=_stored_name(search.service),
+        name=word(search.operation) or None,
+        since=search.since,
+        until=search.until,
+        shortest=search.shortest,
+        longest=search.longest or None,
+        after=after,
+    )
+
+
+def _matching(store: Store, rows: Sequence[SpanRow], search: TraceSearch) -> list[SpanRow]:
+    """Return the rows whose spans meet what index rows do not tell, in their order."""
+    if not search.tags and search.service not in _NAMELESS:
+        return list(rows)
+    keys = {
+        (stored.row.trace_id, stored.row.span_id)
+        for stored in store.full(rows)
+        if _meets(_shown(stored, 0), search)
+    }
+    return [row for row in rows if (row.trace_id, row.span_id) in keys]
+
+
+def _meets(span: Span, search: TraceSearch) -> bool:
+    if span.process.service != search.service:
+        return False
+    fields = (field for log in span.logs for field in log.fields)
+    texts = {(tag.key, tag_text(tag)) for tag in (*span.tags, *span.process.tags, *fields)}
+    return texts.issuperset(search.tags)
+
+
+# --- Traces in API v1 -------------------------------------------------------------------------------------
+
+
+def pieces_v1(
+    store: Store, traces: Sequence[bytes], errors: Sequence[JsonObject] = (), *, raw: bool = False
+) -> Iterator[bytes]:
+    """Make an answer of API v1; `raw` traces are not put in order, nor warned about."""
+    return merged(_texts_v1(store, traces, errors, raw=raw))
+
+
+def _texts_v1(
+    store: Store, traces: Sequence[bytes], errors: Sequence[JsonObject], *, raw: bool
+) -> Iterator[bytes]:
+    yield b'{"data":['
+    begun = False
+    for rows in map(store.trace, traces):
+        if rows:
+            yield b"," if begun else b""
+            yield from _trace_v1(store, rows, raw=raw)
+            begun = True
+    rest = encode({"total": 0, "limit": 0, "offset": 0, "errors": list(errors) or None})
+    yield b"]," + rest[1:]
+
+
+def _trace_v1(store: Store, rows: Sequence[SpanRow], *, raw: bool) -> Iterator[bytes]:
+    yield b'{"traceID":' + encode(id_text(rows[0].trace_id)) + b',"spans":['
+    processes: dict[Process, str] = {}
+    yield from separated(_spans_v1(store, rows, processes, raw=raw))
+    yield b'],"processes":' + encode(processes_json(processes)) + b',"warnings":null}'
+
+
+def _spans_v1(
+    store: Store, rows: Sequence[SpanRow], processes: dict[Process, str], *, raw: bool
+) -> Iterator[bytes]:
+    noticed = {} if raw else trace_warnings(node_of(span) for _, span in _spans(store, rows))
+    for stored, span in _spans(store, rows):
+        warnings = [WARNING] if stored.span is None else []
+        warnings += noticed.get(span.span_id, [])
+        shown = span
+        if not raw:
+            shown, about_references = adjusted(span)
+            warnings += about_references
+        process_id = processes.setdefault(shown.process, f"p{len(processes) + 1}")
+        yield encode(span_json(shown, process_id, warnings))
+
+
+# --- Traces in API v3 -------------------------------------------------------------------------------------
+
+
+def pieces_v3(store: Store, traces: Sequence[bytes]) -> Iterator[bytes]:
+    """Make an answer of API v3: OTLP, grouped by resource and scope within each trace."""
+    return merged(_texts_v3(store, traces))
+
+
+def _texts_v3(store: Store, traces: Sequence[bytes]) -> Iterator[bytes]:
+    yield b'{"result":{"resourceSpans":['
+    groups = (
+        group
+        for rows in map(store.trace, traces)
+        for group in resource_spans(span for _, span in _spans(store, rows))
+    )
+    yield from separated(map(encode, groups))
+    yield b"]}}"
+
+
+# --- Spans ------------------------------------------------------------------------------------------------
+
+
+def _spans(store: Store, rows: Sequence[SpanRow]) -> Iterator[tuple[StoredSpan, Span]]:
+    last_end = max((row.end or 0 for row in rows), default=0)
+    return ((stored, _shown(stored, last_end)) for stored in store.full(rows))
+
+
+def _shown(stored: StoredSpan, last_end: int) -> Span:
+    message = made_up(stored, last_end) if stored.span is None else stored.span
+    assert stored.resource is not None  # noqa: S101 - a store gives both to every span in full
+    assert stored.scope is not None  # noqa: S101
+    return span_of(message, stored.resource, stored.scope)
