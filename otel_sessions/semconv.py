@@ -158,3 +158,17 @@ EVENTS: Final = frozenset(
 
 BAGGAGE_RUN: Final = "otel_sessions.run"
 """Baggage key beside `session.id`: hex span id of the run's root."""
+
+# --- In Collectors (collector-config/): taken off again before the backend --------------------------------
+
+ROUTE: Final = "otel_sessions.route"
+"""string, on resources of spans and on logs: what load balancing goes by.
+
+The id of the session, under whatever name it was sent, else the trace id.
+"""
+ROUTE_SCHEMA_URL: Final = "otel_sessions.route.schema_url"
+"""string, on resources and scopes of spans: the schema URL that grouping by ROUTE would lose."""
+CARRY_NAME: Final = "otel_sessions.carry.name"
+"""string: the span's name, while secrets are masked in attributes."""
+CARRY_STATUS: Final = "otel_sessions.carry.status"
+"""string: the description of its status, the same."""
