@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NoReturn
 
 from aiohttp import hdrs, web
@@ -23,8 +23,8 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 COOKIE_SECONDS: Final = 30 * 24 * 3600
 
 
-def access_middleware(token: str) -> Middleware:
-    """Make the middleware that lets nobody pass without the token."""
+def access_middleware(token: str, turned_away: Callable[[str], None]) -> Middleware:
+    """Make the middleware that lets nobody pass without the token; it tells the path of who did not."""
     cookie = _cookie_for(token)
 
     @web.middleware
@@ -34,9 +34,9 @@ def access_middleware(token: str) -> Middleware:
         if request.method == hdrs.METH_GET and "token" in request.query:
             if _same(request.query["token"], token):
                 return _welcome(request, cookie)
-            _turn_away()
-        if _headers_bear(request.headers, token) or _same(request.cookies.get(COOKIE, ""), cookie):
+        elif _headers_bear(request.headers, token) or _same(request.cookies.get(COOKIE, ""), cookie):
             return await handler(request)
+        turned_away(request.path)
         _turn_away()
 
     return check

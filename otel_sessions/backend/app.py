@@ -102,7 +102,8 @@ def application(services: Services, inflating: Executor) -> web.Application:
         guard_middleware(services.settings.host_names),
     ]
     if services.settings.token is not None:
-        middlewares.append(access_middleware(services.settings.token))
+        turned_away = http_receiver.turned_away(services)
+        middlewares.append(access_middleware(services.settings.token, turned_away))
     app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
     app.add_routes(api.routes(services))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from otel_sessions.backend.clock import Clock
+from otel_sessions.backend.counts import WriteCounts
 from otel_sessions.backend.decode import decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
 from otel_sessions.backend.live import Live
@@ -53,7 +54,7 @@ class Room:
     """Bytes that may be held at once for one purpose."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.held = 0
 
     def take(self, size: int) -> None:
@@ -61,7 +62,7 @@ class Room:
 
         Whoever comes first may exceed it: the limit of one request is checked elsewhere.
         """
-        if self.held and self.held + size > self._limit:
+        if self.held and self.held + size > self.limit:
             raise BackPressureError("too much telemetry is waiting to be stored; send it again later")
         self.held += size
 
@@ -84,6 +85,7 @@ class IngestStats:
     failed_commits: int
     waiting_requests: int
     waiting_bytes: int
+    room_bytes: int  # what may wait
     metrics_seen: dict[str, int]
 
 
@@ -125,11 +127,13 @@ class Ingest:
         self._live = live
         self._clock = clock
         self._queue = Room(queue_bytes)
+        self.counts = WriteCounts()
         self._waiting: list[_Waiting] = []
         self._batch: list[_Waiting] = []
         self._work = asyncio.Event()
         self._counters = _Counters()
         self._last_tick = 0
+        self._next_tick = 0
         self._away = 0
         self._stopping = False
         self._closed = False
@@ -141,7 +145,7 @@ class Ingest:
 
     async def start(self) -> asyncio.Task[None]:
         """Begin to write and to tick; return the writer, whose end before `stop` is a fault of ours."""
-        self._last_tick = self._clock.monotonic()
+        self._last_tick = self._next_tick = self._clock.monotonic()
         self._writer = asyncio.create_task(self._write_on(), name="otel-sessions writer")
         self._tick()
         return self._writer
@@ -193,6 +197,7 @@ class Ingest:
             failed_commits=counters.failed_commits,
             waiting_requests=len(self._waiting),
             waiting_bytes=self._queue.held,
+            room_bytes=self._queue.limit,
             metrics_seen=dict(counters.metrics),
         )
 
@@ -217,6 +222,8 @@ class Ingest:
 
     def _tick(self) -> None:
         now = self._now()
+        self.counts.loop_lag.observe(max(0, now - self._next_tick) / 1e9)
+        self._next_tick = now + round(TICK_SECONDS * 1e9)
         if self._away or self._live.due(now):
             self._work.set()
         self._live.tell_idle(self._clock.wall())
@@ -269,6 +276,7 @@ class Ingest:
         if self._only_noted(batch, moment):
             return None
         loop = asyncio.get_running_loop()
+        began = self._clock.monotonic()
         commit = loop.run_in_executor(self._write_thread, self._commit, batch, moment)
         await asyncio.wait([commit])  # whatever it raises must not end the writer
         error = commit.exception()
@@ -278,8 +286,13 @@ class Ingest:
         if self._failing:
             self._failing = ""
             logger.warning("commits succeed again")
-        self._live.commit(*commit.result())
+        draft, changes = commit.result()
+        took = self._clock.monotonic() - began
+        self._live.commit(draft, changes)
         self._counters.commits += 1
+        kept = [one.arrival.request for one in batch if one.arrival.request.keep]
+        if kept or not draft.is_empty:
+            self.counts.note_commit(kept, changes, took)
         return None
 
     def _note_failure(self, error: BaseException) -> None:
@@ -313,11 +326,15 @@ class Ingest:
             return draft, Changes()
         return draft, self._store.append(requests, draft.runs, draft.timeline, draft.gauges)
 
+    def _note(self, request: Request) -> None:
+        self._counters.add(request)
+        self.counts.rejected[request.signal.value] += request.rejected
+
     def _settle(self, batch: Sequence[_Waiting], error: BaseException | None) -> None:
         for one in batch:
             self._queue.give(one.size)
             if error is None:
-                self._counters.add(one.arrival.request)
+                self._note(one.arrival.request)
             if one.done.done():
                 continue  # whoever sent it went away
             if error is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_sessions.lifecycle import Run
 
@@ -30,6 +30,8 @@ __all__ = [
     "Signal",
     "SpanRecord",
     "SpanRow",
+    "Sums",
+    "SumsChange",
     "TaskRecord",
     "TimelineEntry",
 ]
@@ -375,8 +377,34 @@ class SessionDetail:
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """What one session adds to the sums over all sessions; costs in 1e-9 USD.
+
+    Tokens are by model and kind (input, output, cached), costs by model; "" is a model that nobody names.
+    """
+
+    state: str  # as stored: "" without any run
+    outcome: str | None
+    end_reason: str | None
+    duration: int | None  # ns, where the session has ended
+    errors: int
+    model_calls: int
+    tool_calls: int
+    dropped: int  # spans that the senders say they gave up
+    tokens: Mapping[tuple[str, str], int]
+    cost: Mapping[str, int]
+
+
+class SumsChange(NamedTuple):
+    """A session's sums before and after a commit; None where there was, or is, no such session."""
+
+    before: Sums | None
+    after: Sums | None
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
-    """What one commit changed, for whoever publishes it."""
+    """What one commit changed, for whoever publishes or counts it."""
 
     sessions: tuple[SessionRecord, ...] = ()
     rows: Mapping[str, tuple[SpanRow, ...]] = field(
@@ -384,3 +412,6 @@ class Changes:
     )  # by session id
     gone: tuple[str, ...] = ()  # ids of sessions that were merged into another or pruned
     shrunk: tuple[str, ...] = ()  # ids of sessions that stay, but of which rows moved to another
+    sums: tuple[SumsChange, ...] = ()  # by session, without those that nothing was added to
+    new_spans: int = 0  # ended spans that were not stored before
+    new_logs: int = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
+from otel_sessions.backend.records import Signal
 from otel_sessions.backend.settings import Settings
 from otel_sessions.backend.store.base import Store
 
@@ -15,14 +17,21 @@ __all__ = ["Services", "Tally"]
 
 
 class Tally:
-    """How many requests one receiver answered, by the word for what became of them."""
+    """How many requests one receiver answered, by signal and by the word for what became of them."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[tuple[Signal, str]] = Counter()
 
-    def note(self, what: str) -> None:
+    def note(self, signal: Signal, what: str) -> None:
         """Count one more."""
-        self.counts[what] = self.counts.get(what, 0) + 1
+        self.counts[signal, what] += 1
+
+    def by_word(self) -> dict[str, int]:
+        """Return the counts of all signals together."""
+        words: Counter[str] = Counter()
+        for (_, word), count in self.counts.items():
+            words[word] += count
+        return dict(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -437,13 +437,9 @@ def test_the_counters_tell_what_came_and_prometheus_reads_the_same(backend):
         async with client.get(f"{backend.url}/metrics") as response:
             assert response.content_type == "text/plain"
             lines = (await response.text()).splitlines()
-        assert "otel_sessions_backend_store_spans 2" in lines
-        assert "otel_sessions_backend_ingest_spans_total 2" in lines
-        assert 'otel_sessions_backend_store_sessions_by_state{state="running"} 1' in lines
-        for line in lines:
-            assert re.fullmatch(
-                r"# TYPE \w+ (counter|gauge)|\w+(\{\w+=\"\w+\"(,\w+=\"\w+\")*\})? -?\d+", line
-            ), line
+        assert "otel_sessions_store_spans 2.0" in lines
+        assert "otel_sessions_spans_stored_total 2.0" in lines
+        assert 'otel_sessions_sessions{state="running"} 1.0' in lines
 
     ask(backend, claim)
 

@@ -114,7 +114,7 @@ def test_every_signal_has_its_service() -> None:
         assert await LogsServiceStub(client.channel).Export(logs) == ExportLogsServiceResponse()
         await MetricsServiceStub(client.channel).Export(ExportMetricsServiceRequest())
         await TraceServiceStub(client.channel).Export(traces("a"))
-        assert client.receiver.services.receivers["grpc"].counts == {"stored": 3}
+        assert client.receiver.services.receivers["grpc"].by_word() == {"stored": 3}
         assert sum(len(one.logs) for batch in client.store.appended for one in batch) == 1
 
     with_client(scenario)

@@ -329,7 +329,7 @@ def test_a_sender_that_stalls_gives_its_room_back(
         assert f"content-type: {media[hdrs.CONTENT_TYPE]}".encode() in told.lower()
         assert b"connection: close" in told.lower()
         assert (await client.post(traces(size=900).SerializeToString(), PROTOBUF))[0] == 200
-        assert client.receiver.services.receivers["http"].counts == {"stalled": 1, "stored": 1}
+        assert client.receiver.services.receivers["http"].by_word() == {"stalled": 1, "stored": 1}
         writer.close()
 
     with_client(scenario)
@@ -458,7 +458,7 @@ def test_every_signal_has_its_path() -> None:
         assert (await client.post(json.dumps(log).encode(), JSON, "/v1/logs"))[0] == 200
         assert (await client.post(b"{}", JSON, "/v1/metrics"))[0] == 200
         assert (await client.post(b"{", JSON, "/v1/metrics"))[0] == 400
-        assert client.receiver.services.receivers["http"].counts == {"stored": 2, "invalid": 1}
+        assert client.receiver.services.receivers["http"].by_word() == {"stored": 2, "invalid": 1}
         assert len(client.store.appended[0][0].logs) == 1
 
     with_client(scenario)

@@ -360,6 +360,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             chunks=_count("request bodies"),
             bytes_on_disk=_count(),
             sessions_by_state=_counts("by state"),
+            incomplete_sessions=_count("sessions of which spans are missing"),
+            missing_spans=_count("known to exist, but not stored; over all sessions"),
         ),
         ingest=_counts("the write path"),
         receivers={

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Mapping
-from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from otel_sessions._version import __version__
 from otel_sessions.backend.api.problems import ProblemError
 from otel_sessions.backend.api.shapes import JsonObject, ns
+from otel_sessions.backend.metrics import exposition
 from otel_sessions.backend.replies import API_HEADERS, answer
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Totals
 from otel_sessions.errors import BackendError
 
-__all__ = ["healthz", "metrics", "prometheus_text", "readyz", "status"]
-
-_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
-_PREFIX: Final = "otel_sessions_backend"
-_GAUGES: Final = frozenset(
-    {
-        "store_bytes_on_disk",
-        "store_chunks",
-        "store_logs",
-        "store_sessions",
-        "store_sessions_by_state",
-        "store_spans",
-        "ingest_waiting_bytes",
-        "ingest_waiting_requests",
-        "stream_readers",
-        "stream_watched_runs",
-    }
-)
-"""What may fall again; all else only grows until a restart."""
+__all__ = ["healthz", "metrics", "readyz", "status"]
 
 
 async def healthz(_services: Services, _request: web.Request) -> web.Response:
@@ -71,12 +52,11 @@ async def status(services: Services, request: web.Request) -> web.Response:
     return await answer(request, read)
 
 
-async def metrics(services: Services, _request: web.Request) -> web.Response:
-    """Show the counters in Prometheus' text format."""
-    counted = _counters(services)
+async def metrics(services: Services, request: web.Request) -> web.Response:
+    """Show how the server is, in Prometheus' text format or as OpenMetrics, which is asked for by Accept."""
     totals = await asyncio.to_thread(_totals, services, services.clock.wall())
-    body = prometheus_text({"store": dataclasses.asdict(totals), **counted}).encode()
-    return web.Response(body=body, headers={**API_HEADERS, "Content-Type": _PROMETHEUS})
+    body, content_type = exposition(services, totals, request.headers.get(hdrs.ACCEPT, ""))
+    return web.Response(body=body, headers={**API_HEADERS, hdrs.CONTENT_TYPE: content_type})
 
 
 def _totals(services: Services, now: int) -> Totals:
@@ -89,47 +69,7 @@ def _counters(services: Services) -> JsonObject:
     metrics_seen = ingest.pop("metrics_seen")
     return {
         "ingest": ingest,
-        "receivers": {name: dict(tally.counts) for name, tally in services.receivers.items()},
+        "receivers": {name: tally.by_word() for name, tally in services.receivers.items()},
         "stream": dataclasses.asdict(services.live.stats()),
         "metrics_seen": metrics_seen,
     }
-
-
-def prometheus_text(counted: Mapping[str, Mapping[str, object]]) -> str:
-    """Write counters in Prometheus' text format.
-
-    Single numbers become a metric each. Of groups, the key is a label: sessions by state, answers of a
-    receiver. Names of metrics that senders chose stay out: they would be labels without bound.
-    """
-    store, receivers = counted["store"], counted["receivers"]
-    groups = [("store", store), ("ingest", counted["ingest"]), ("stream", counted["stream"])]
-    singles = {
-        f"{group}_{name}": [("", value)]
-        for group, values in groups
-        for name, value in values.items()
-        if isinstance(value, int)
-    }
-    labelled = {
-        "store_sessions_by_state": [
-            (f'{{state="{name}"}}', n) for name, n in _numbers(store["sessions_by_state"])
-        ],
-        "receiver_requests": [
-            (f'{{receiver="{name}",answer="{word}"}}', n)
-            for name, tally in receivers.items()
-            for word, n in _numbers(tally)
-        ],
-    }
-    return "".join(
-        line + "\n" for name, values in {**singles, **labelled}.items() for line in _metric(name, values)
-    )
-
-
-def _metric(name: str, values: list[tuple[str, int]]) -> Iterator[str]:
-    full, kind = (name, "gauge") if name in _GAUGES else (f"{name}_total", "counter")
-    yield f"# TYPE {_PREFIX}_{full} {kind}"
-    for labels, value in values:
-        yield f"{_PREFIX}_{full}{labels} {value}"
-
-
-def _numbers(values: object) -> list[tuple[str, int]]:
-    return list(values.items()) if isinstance(values, Mapping) else []

@@ -76,7 +76,7 @@ class _GrpcReceiver:
 
         async def export(message: bytes, context: _Context) -> bytes:
             if self._token is not None and not metadata_bears(context.invocation_metadata(), self._token):
-                self._tally.note("unauthenticated")
+                self._tally.note(signal, "unauthenticated")
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this backend asks for a token")
             return await self._take(message, signal, context)
 
@@ -88,13 +88,13 @@ class _GrpcReceiver:
         except asyncio.CancelledError:
             raise  # nobody is left to answer
         except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a status
-            return await self._refuse(error, context)
-        self._tally.note("partial" if stored.rejected else "stored")
+            return await self._refuse(error, signal, context)
+        self._tally.note(signal, "partial" if stored.rejected else "stored")
         return success(stored)
 
-    async def _refuse(self, error: Exception, context: _Context) -> bytes:
+    async def _refuse(self, error: Exception, signal: Signal, context: _Context) -> bytes:
         refusal = refusal_for(error)
-        self._tally.note(refusal.word)
+        self._tally.note(signal, refusal.word)
         code = _CODES[refusal.grpc]
         if code is grpc.StatusCode.INTERNAL:
             logger.error("a request could not be handled", exc_info=error)

@@ -30,7 +30,7 @@ from otel_sessions.backend.receiver.inflate import CODINGS, BrokenBodyError, Too
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.services import Services
 
-__all__ = ["routes"]
+__all__ = ["routes", "turned_away"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,17 @@ def routes(services: Services, inflating: Executor) -> list[web.RouteDef]:
     return [web.route("*", path, receiver.handler(signal)) for path, signal in PATHS.items()]
 
 
+def turned_away(services: Services) -> Callable[[str], None]:
+    """Return what counts a request that came without the token, by its path."""
+    tally = services.receivers["http"]
+
+    def note(path: str) -> None:
+        if path in PATHS:
+            tally.note(PATHS[path], "unauthenticated")
+
+    return note
+
+
 class _HttpReceiver:
     def __init__(self, services: Services, inflating: Executor) -> None:
         self._ingest = services.ingest
@@ -88,12 +99,12 @@ class _HttpReceiver:
         if request.method == hdrs.METH_OPTIONS:
             return _preflight(request)
         if request.method != hdrs.METH_POST:
-            self._tally.note("method")
+            self._tally.note(signal, "method")
             return web.Response(status=405, text="Send telemetry with POST.\n", headers={hdrs.ALLOW: "POST"})
         encoding = _MEDIA_TYPES.get(request.content_type)  # aiohttp strips parameters, lowers the case
         coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() or "identity"
         if encoding is None or (coding != "identity" and coding not in CODINGS):
-            self._tally.note("media_type")
+            self._tally.note(signal, "media_type")
             return web.Response(
                 status=415, text=_UNSUPPORTED, headers={"Accept-Encoding": ", ".join(CODINGS)}
             )
@@ -108,8 +119,10 @@ class _HttpReceiver:
         except (ConnectionError, asyncio.CancelledError):
             raise  # nobody is left to answer
         except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a Status
-            return self._refuse(refusal_for(error), encoding, error)
-        self._tally.note("partial" if stored.rejected else "stored")
+            refusal = refusal_for(error)
+            self._tally.note(signal, refusal.word)
+            return self._refuse(refusal, encoding, error)
+        self._tally.note(signal, "partial" if stored.rejected else "stored")
         return web.Response(body=success(stored), headers={hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]})
 
     async def _read(self, request: web.Request, coding: str) -> bytes:
@@ -146,7 +159,6 @@ class _HttpReceiver:
         return await loop.run_in_executor(self._inflating, inflate, body, coding, MAX_BODY_BYTES)
 
     def _refuse(self, refusal: Refusal, encoding: Encoding, error: Exception) -> web.Response:
-        self._tally.note(refusal.word)
         if refusal.http == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a request could not be handled", exc_info=error)
         headers = {hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]}

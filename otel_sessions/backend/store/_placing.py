@@ -51,6 +51,7 @@ class Placing:
         self.replaced: list[tuple[bytes, bytes, bytes]] = []  # keys and parents of copies that made room
         self.left: set[int] = set()  # sessions whose span got a better copy that belongs to another
         self.spans_more = 0
+        self.ended_more = 0  # of these, and of those that were only announced before, how many have ended
         self.logs_more = 0
 
     def place_spans(self, arrivals: Sequence[SpanArrival]) -> None:
@@ -60,6 +61,7 @@ class Placing:
         if inserted < len(arrivals):
             arrivals = self._settle_copies(arrivals)
         for row_id, span, session in arrivals:
+            self.ended_more += span.end is not None
             self.spans.setdefault(session, []).append(span)
             self.in_chunk[position_of(row_id).chunk] += 1
 
@@ -116,6 +118,7 @@ class Placing:
 
     def _take_back(self, copy: SpanRecord, row_id: int, before: int, span: SpanRecord, session: int) -> None:
         """Take back what a copy added that was stored by an earlier transaction."""
+        self.ended_more -= copy.end is not None
         self.in_chunk[position_of(row_id).chunk] -= 1
         self.replaced.append((copy.trace_id, copy.span_id, copy.parent_id))
         if before == session and hides(copy, span):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
-from otel_sessions.backend.records import SessionRecord
-from otel_sessions.backend.store._summary import SessionState, words
+from otel_sessions.backend.records import SessionRecord, Sums
+from otel_sessions.backend.store._summary import SessionState, usage_by_model, words
 from otel_sessions.backend.store._tally import Tally
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "rollup_row",
     "session_record",
     "state_of",
+    "sums_of",
     "update_row",
 ]
 
@@ -44,6 +45,13 @@ content = itemgetter(*(no for no, name in enumerate(_ALL) if name != "revision")
 """Return a whole row without its revision."""
 _fields = attrgetter(*_RECORD)
 _variable = itemgetter(*(_ALL.index(name) for name in (*_VARIABLE, "no")))
+_summed = itemgetter(
+    *map(
+        _ALL.index,
+        ("state", "outcome", "end_reason", "started_at", "ended_at", "errors", "model_calls", "tool_calls"),
+    )
+)
+_TOKENS: Final = ("input", "output", "cached")
 _AGENTS, _MODELS, _INFERRED, _SHOWN = map(_ALL.index, ("agents", "models", "inferred", "state"))
 
 
@@ -89,4 +97,27 @@ def state_of(row: tuple[Any, ...]) -> SessionState:
         own_seen=named["own_seen"],
         loose_seen=named["loose_seen"],
         row=row,
+    )
+
+
+def sums_of(row: tuple[Any, ...], session: SessionState) -> Sums:
+    """Return what a session with this whole row adds to the sums over all sessions."""
+    state, outcome, end_reason, started_at, ended_at, errors, model_calls, tool_calls = _summed(row)
+    tally = session.tally
+    tokens = {
+        (model, kind): used
+        for kind in _TOKENS
+        for model, used in usage_by_model(tally, f"{kind}_tokens", f"{kind}_known").items()
+    }
+    return Sums(
+        state=state,
+        outcome=outcome,
+        end_reason=end_reason,
+        duration=None if ended_at is None else max(0, ended_at - started_at),
+        errors=errors,
+        model_calls=model_calls,
+        tool_calls=tool_calls,
+        dropped=sum(gauge.dropped for gauge in session.gauges.values()),
+        tokens=tokens,
+        cost=usage_by_model(tally, "cost", "cost_known"),
     )

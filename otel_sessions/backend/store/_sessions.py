@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_sessions.backend import resolve
-from otel_sessions.backend.records import LogRecord, SessionRecord, SpanRecord
+from otel_sessions.backend.records import LogRecord, SessionRecord, SpanRecord, SumsChange
 from otel_sessions.backend.store._connection import execute
 from otel_sessions.backend.store._names import NameWriter
 from otel_sessions.backend.store._rollups import (
@@ -20,6 +20,7 @@ from otel_sessions.backend.store._rollups import (
     place,
     rollup_row,
     state_of,
+    sums_of,
     update_row,
 )
 from otel_sessions.backend.store._rows import LOG_COLUMNS, SPAN_COLUMNS, log_record, span_record
@@ -27,7 +28,7 @@ from otel_sessions.backend.store._runs import RUN_COLUMNS, gauge_of, run_of
 from otel_sessions.backend.store._summary import SessionState, summary
 from otel_sessions.backend.store._tally import Tally
 
-__all__ = ["Sessions"]
+__all__ = ["Saved", "Sessions"]
 
 _REMEMBERED: Final = 2_000
 
@@ -40,6 +41,14 @@ _PARTS: Final = (
     ("loose_traces", "session"),
     ("timeline", "session"),
 )
+
+
+class Saved(NamedTuple):
+    """What became of the sessions that a transaction touched."""
+
+    changed: tuple[SessionRecord, ...]
+    gone: tuple[str, ...]  # ids of those that were emptied
+    sums: tuple[SumsChange, ...]
 
 
 class Sessions:
@@ -99,30 +108,36 @@ class Sessions:
             cache.pop(session.no, None)
         self._no_of.pop(session.key, None)
 
-    def save(self, revision: int, with_rows: Collection[str]) -> tuple[list[SessionRecord], list[str]]:
-        """Write the roll-ups of all touched sessions; return the changed, and the ids of the emptied.
+    def save(self, revision: int, with_rows: Collection[str]) -> Saved:
+        """Write the roll-ups of all touched sessions.
 
         `with_rows` are the ids of sessions of which index rows changed: they count as changed.
         """
         changed: list[SessionRecord] = []
         gone: list[str] = []
+        sums: list[SumsChange] = []
         for session in list(self._touched.values()):
             if session.no in self._recount:
                 self._recount_rows(session)
             if session.empty:
                 if session.row is not None:
                     gone.append(session.id)
+                    sums.append(SumsChange(session.sums, None))
                 self.drop(session)
                 continue
             record = summary(session, revision)
             row = rollup_row(record, session)
+            added = sums_of(row, session)
+            if added != session.sums:
+                sums.append(SumsChange(session.sums, added))
+                session.sums = added
             if session.id in with_rows or session.row is None or content(row) != content(session.row):
                 self._save_row(session, row)
                 changed.append(record)
         self._touched.clear()
         self._recount.clear()
         self._trim()
-        return changed, gone
+        return Saved(tuple(changed), tuple(gone), tuple(sums))
 
     def _save_row(self, session: SessionState, row: tuple[Any, ...]) -> None:
         before, session.row = session.row, row
@@ -179,6 +194,7 @@ class Sessions:
             return None
         session = state_of(row)
         self._load_parts(session)
+        session.sums = sums_of(row, session)
         return self._remember(session)
 
     def _load_parts(self, session: SessionState) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord
+from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord, Sums
 from otel_sessions.backend.store._tally import LISTED, Tally
 from otel_sessions.lifecycle import Shown, Signal, State, shown
 
-__all__ = ["SessionState", "missing_spans", "summary", "words"]
+__all__ = ["SessionState", "missing_spans", "summary", "usage_by_model", "words"]
 
 RunKey = tuple[bytes, str]  # root id, and the process where it is a child's
 
@@ -31,6 +31,7 @@ class SessionState:
     own_seen: int = 0  # latest arrival of what told this session itself
     loose_seen: int = 0  # latest arrival of what is here by its trace
     row: tuple[Any, ...] | None = None  # the roll-up row as it is in the database
+    sums: Sums | None = None  # what it added to the sums over all sessions by the last commit
     known_traces: set[bytes] = field(default_factory=set[bytes])
     known_tasks: set[str] = field(default_factory=set[str])
 
@@ -147,6 +148,12 @@ def _known(tally: Tally, value: str, known: str) -> int | None:
         if getattr(usage, known):
             return getattr(usage, value)
     return None
+
+
+def usage_by_model(tally: Tally, value: str, known: str) -> dict[str, int]:
+    """Return one kind of usage by model, of the spans or of the logs as `_known` chooses."""
+    by_model = tally.span_usage_by_model if getattr(tally.span_usage, known) else tally.log_usage_by_model
+    return {model: used for model, usage in by_model.items() if (used := getattr(usage, value))}
 
 
 def _cost(tally: Tally) -> float | None:

@@ -15,10 +15,13 @@ from typing import Any, Final
 from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
 from otel_sessions.backend.store._rows import NESTED, nano
 
-__all__ = ["LISTED", "Tally", "Usage", "hides"]
+__all__ = ["LISTED", "OTHER", "Tally", "Usage", "hides"]
 
 LISTED: Final = 20
 """How many agents and models a session's roll-up names."""
+
+OTHER: Final = "other"
+"""Stands for all models beyond those, where usage is summed by model."""
 
 _LATE: Final = int(Flag.LATE)
 _ROOT, _CHILD, _LOG = 0, 1, 2  # who knows a session's service best
@@ -84,6 +87,8 @@ class Tally:
     outcome: Dated | None = None  # of the root that ended last; "" where it does not tell
     agents: dict[str, int] = field(default_factory=dict[str, int])  # name -> first start
     models: dict[str, int] = field(default_factory=dict[str, int])
+    span_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
+    log_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
 
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Add spans that were just stored, or that came from another session."""
@@ -105,6 +110,7 @@ class Tally:
             if span.category == "model":
                 self.model_calls += sign
             self.span_usage.add(span, sign)
+            _add_by_model(self.span_usage_by_model, span, sign)
 
     def add_logs(self, logs: Iterable[LogRecord]) -> None:
         """Add logs that were just stored, or that came from another session."""
@@ -114,6 +120,7 @@ class Tally:
             self.log_model_calls += log.category == "model"
             self.log_tool_calls += log.category == "tool"
             self.log_usage.add(log, 1)
+            _add_by_model(self.log_usage_by_model, log, 1)
             self._date_log(log)
 
     def _count(self, span: SpanRecord, sign: int) -> None:
@@ -171,23 +178,36 @@ class Tally:
                 keep = sorted(listed.items(), key=lambda item: (item[1], item[0]))[:LISTED]
                 listed.clear()
                 listed.update(keep)
-        return _encode([*_plain(self), _usage(self.span_usage), _usage(self.log_usage)])
+        sums = (_usage(self.span_usage), _usage(self.log_usage))
+        by_model = (
+            {model: _usage(usage) for model, usage in usages.items()}
+            for usages in (self.span_usage_by_model, self.log_usage_by_model)
+        )
+        return _encode([*_plain(self), *sums, *by_model])
 
     @classmethod
     def from_json(cls, text: str) -> Tally:
         """Return the tally that `to_json` wrote."""
-        *plain, span_usage, log_usage = json.loads(text)
-        tally = cls(span_usage=Usage(*span_usage), log_usage=Usage(*log_usage))
+        values = json.loads(text)
+        plain, rest = values[: len(_PLAIN)], values[len(_PLAIN) :]
+        tally = cls(span_usage=Usage(*rest[0]), log_usage=Usage(*rest[1]))
         for name, value in zip(_PLAIN, plain, strict=True):
             setattr(tally, name, tuple(value) if isinstance(value, list) else value)
+        # The first versions did not sum by model.
+        for known, usages in zip(
+            (tally.span_usage_by_model, tally.log_usage_by_model), rest[2:], strict=False
+        ):
+            known.update((model, Usage(*sums)) for model, sums in usages.items())
         return tally
 
 
-_PLAIN: Final = tuple(f.name for f in fields(Tally) if f.name not in ("span_usage", "log_usage"))
+_SUMMED: Final = ("span_usage", "log_usage", "span_usage_by_model", "log_usage_by_model")
+_PLAIN: Final = tuple(f.name for f in fields(Tally) if f.name not in _SUMMED)
 _plain = attrgetter(*_PLAIN)
 _usage = attrgetter(*(f.name for f in fields(Usage)))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _USAGE: Final = frozenset({"model", "embedding"})
+_NOTHING_USED: Final = (None, None, None, None)
 _ERROR: Final = 2
 
 
@@ -216,6 +236,16 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
         and (old.end is None or bool(old.parent_id) or (new.end, new.outcome) == (old.end, old.outcome))
         and (old.category not in _USAGE or new.category in _USAGE)
     )
+
+
+def _add_by_model(usages: dict[str, Usage], record: SpanRecord | LogRecord, sign: int) -> None:
+    """Add usage to that of its model, or take it back; whether a model has a sum of its own never changes."""
+    if (record.input_tokens, record.output_tokens, record.cached_tokens, record.cost) == _NOTHING_USED:
+        return
+    model = record.model or ""
+    if model not in usages and len(usages) >= LISTED:
+        model = OTHER
+    usages.setdefault(model, Usage()).add(record, sign)
 
 
 def _least(known: Any, new: Any) -> Any:

@@ -76,9 +76,11 @@ class Writer:
                 self._save_chunks(kept, bodies, first_chunk, placing)
                 rows = self._rows(placing, revision)
                 left = self._moves.left | placing.left
-                changed, gone = self._sessions.save(revision, rows)
+                saved = self._sessions.save(revision, rows)
                 shrunk = self._sessions.remaining(left)
-            return Changes(tuple(changed), rows, tuple(gone), shrunk)
+            return Changes(
+                saved.changed, rows, saved.gone, shrunk, saved.sums, placing.ended_more, placing.logs_more
+            )
         except BaseException:
             self._forget()
             raise

@@ -143,6 +143,8 @@ class Totals:
     chunks: int
     bytes_on_disk: int
     sessions_by_state: dict[str, int]
+    incomplete_sessions: int  # of which spans are missing
+    missing_spans: int
 
 
 class Store(Protocol):

@@ -199,8 +199,11 @@ class SqliteStore:
         with self._readers.snapshot() as conn:
             spans, logs, chunks = conn.execute("SELECT spans, logs, chunks FROM meta").fetchone()
             by_state = count_states(conn, idle_before)
+            incomplete, missing = conn.execute(
+                "SELECT count(*), ifnull(sum(missing_spans), 0) FROM sessions WHERE missing_spans > 0"
+            ).fetchone()
         size = sum(path.stat().st_size for path in self._files() if path.exists())
-        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state)
+        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state, incomplete, missing)
 
     def _files(self) -> tuple[Path, ...]:
         return (self._path, self._path.with_name(f"{_FILE}-wal"), self._path.with_name(f"{_FILE}-shm"))
