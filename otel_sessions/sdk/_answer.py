@@ -1,6 +1,7 @@
-"""What became of one request of life cycle events, whichever way it went.
+"""What became of one request, whichever way it went.
 
-The words between the sender (`_outbox.py`, `_sender.py`) and the ways out (`_transport.py`, `_grpc.py`).
+The words between those who send (`_courier.py` spans, `_outbox.py` and `_sender.py` events) and the ways out
+(`_transport.py`, `_grpc.py`).
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ class Verdict(Enum):
     REFUSED = "refused"
     """Not taken, and never will be: retrying is pointless, other requests may fare better."""
     UNSUPPORTED = "unsupported"
-    """The target takes no logs at all."""
+    """The target takes nothing of this signal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The end of one request.
 
-    `rejected` log records of an accepted request were not kept; `retry_after` (s) is the target's wish;
-    `reached` tells whether anything answered; `detail` is for people.
+    `rejected` spans or records of an accepted request were not kept; `retry_after` (s) is the target's wish;
+    `reached` tells whether anything answered; `too_large` whether a part of it might be taken; `detail` is
+    for people.
     """
 
     verdict: Verdict
@@ -41,10 +43,11 @@ class Answer:
     rejected: int = 0
     retry_after: float | None = None
     reached: bool = True
+    too_large: bool = False
 
 
 class Transport(Protocol):
-    """Something that takes serialised `ExportLogsServiceRequest`s."""
+    """Something that takes serialised export requests of one signal."""
 
     def send(self, body: bytes, timeout: float) -> Answer:
         """Send one request within about `timeout` seconds; trouble of the network is an answer, too."""

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_sessions.sdk._answer import USER_AGENT, Answer, Verdict
-from otel_sessions.sdk._endpoint import Compression, Endpoint
+from otel_sessions.sdk._endpoint import Compression, Endpoint, Signal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["GrpcTransport", "open_span_exporter"]
 
 _logger: Final = logging.getLogger(__name__)
-_LOGS: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
-_TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+_METHODS: Final[dict[Signal, str]] = {
+    "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+}
 
 # "OTLP/gRPC Failures" of the protocol's specification; RESOURCE_EXHAUSTED is retried only with RetryInfo.
 _RETRIED: Final = frozenset(
@@ -60,7 +62,7 @@ _OPTIONS: Final = (
 class GrpcTransport:
     """OTLP over gRPC, over one channel that reconnects by itself."""
 
-    def __init__(self, endpoint: Endpoint, method: str = _LOGS) -> None:
+    def __init__(self, endpoint: Endpoint, signal: Signal = "logs") -> None:
         self._metadata = tuple((name.lower(), value) for name, value in endpoint.headers)
         compression = _COMPRESSION[endpoint.compression]
         if endpoint.insecure:
@@ -70,7 +72,7 @@ class GrpcTransport:
             self._channel = grpc.secure_channel(
                 endpoint.target, credentials, options=_OPTIONS, compression=compression
             )
-        self._export: Any = self._channel.unary_unary(method)
+        self._export: Any = self._channel.unary_unary(_METHODS[signal])
 
     def send(self, body: bytes, timeout: float) -> Answer:
         """Call Export once."""
@@ -110,7 +112,8 @@ def _read_failure(error: Any) -> Answer:
         return Answer(Verdict.UNSUPPORTED, detail)
     if code in _RETRIED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None):
         return Answer(Verdict.AGAIN, detail, retry_after=retry_after, reached=code not in _UNREACHED)
-    return Answer(Verdict.REFUSED, detail)
+    # A server answers a message over its limit so; neither RetryInfo nor a wait helps.
+    return Answer(Verdict.REFUSED, detail, too_large=code is grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def _retry_delay(metadata: Any) -> float | None:
@@ -146,7 +149,7 @@ class _PlainSpanExporter(SpanExporter):
     """Sends each batch once: at the end of a program there is no time to try again."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._transport = GrpcTransport(endpoint, _TRACES)
+        self._transport = GrpcTransport(endpoint, "traces")
         self._timeout = endpoint.timeout
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:

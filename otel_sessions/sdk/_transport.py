@@ -1,8 +1,8 @@
-"""One request to the target of the life cycle events, over HTTP or to the console.
+"""One request to a target, over HTTP or to the console.
 
-Used by the sender's thread only (`_sender.py`); `requests` and grpc are imported when a transport is
-opened. Over HTTP the requests library is used because the official exporters use it: proxies, CA bundles
-and .netrc then apply to events as they do to spans.
+Used by the threads that send (`_courier.py`, `_sender.py`); `requests` and grpc are imported when a transport
+is opened. Over HTTP the requests library is used because the official exporters use it: proxies, CA bundles
+and .netrc apply as they do there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from otel_sessions.sdk._answer import USER_AGENT, Answer, Transport, Verdict
-from otel_sessions.sdk._endpoint import Compression, Endpoint
+from otel_sessions.sdk._endpoint import Compression, Endpoint, Signal
 
 if TYPE_CHECKING:
     import requests
@@ -29,6 +29,7 @@ __all__ = ["ConsoleTransport", "HttpTransport", "open_transport"]
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _UNSUPPORTED: Final = frozenset({404, 415})
+_TOO_LARGE: Final = 413
 _ANSWER_LIMIT: Final = 64 * 1024
 _SUCCESS: Final = range(200, 300)
 
@@ -39,14 +40,14 @@ _COMPRESSORS: Final[Mapping[Compression, Callable[[bytes], bytes]]] = {
 }
 
 
-def open_transport(endpoint: Endpoint | None) -> Transport:
-    """Open the transport for an endpoint; None is the console."""
+def open_transport(endpoint: Endpoint | None, signal: Signal = "logs") -> Transport:
+    """Open the transport of a signal to an endpoint; None is the console."""
     if endpoint is None:
         return ConsoleTransport()
     if endpoint.protocol == "grpc":
         from otel_sessions.sdk._grpc import GrpcTransport  # noqa: PLC0415 - grpc costs 60 ms and 16 MB
 
-        return GrpcTransport(endpoint)
+        return GrpcTransport(endpoint, signal)
     return HttpTransport(endpoint)
 
 
@@ -162,7 +163,7 @@ def _read(response: requests.Response, content: bytes) -> Answer:
         return Answer(Verdict.UNSUPPORTED, detail)
     if status in _RETRIED:
         return Answer(Verdict.AGAIN, detail, retry_after=_retry_after(response.headers.get("retry-after")))
-    return Answer(Verdict.REFUSED, detail)
+    return Answer(Verdict.REFUSED, detail, too_large=status == _TOO_LARGE)
 
 
 def _read_success(content: bytes) -> Answer:

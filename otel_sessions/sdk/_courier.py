@@ -1,0 +1,406 @@
+"""Carry requests to one address until they are acknowledged, whatever happens to it meanwhile.
+
+Before it: `_export.py` encodes batches into parcels. After it: `_transport.py`, `_grpc.py`. A parcel is on
+disk (`_spool.py`) before it is sent, so that neither a dead receiver nor the death of this process loses it;
+where no spool can be, parcels wait in memory, within a bound, and what goes over it is counted.
+
+One daemon thread sends. What the protocol lets be tried again is tried without end, with pauses; what was
+refused for good is set aside; what is too large is cut in two. Retrying is by "OTLP/HTTP Response" and
+"OTLP/gRPC Response" of the protocol's specification 1.11.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from otel_sessions.sdk._answer import Answer, Transport, Verdict
+from otel_sessions.sdk._guard import guard, say_once
+from otel_sessions.sdk._importing import importing
+from otel_sessions.sdk._outbox import Pacing
+from otel_sessions.sdk._parcel import Parcel
+from otel_sessions.sdk._quiet import suppressed
+from otel_sessions.sdk._spool import Kept, Spool
+
+__all__ = ["Carried", "Courier", "Destination"]
+
+_FLUSH_PACE: Final = 0.25
+"""Seconds between tries while somebody waits."""
+_LOOK_AFTER_OTHERS: Final = 15.0
+"""Seconds between looks for what dead processes left."""
+_PAUSE_AFTER_FAULT: Final = 1.0
+_MEMORY: Final = 64 * 1024 * 1024
+"""Bytes that wait in memory where no spool can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where parcels go: `connect` and `open_spool` are called in the thread; None spools nothing.
+
+    `split` cuts a parcel that was too large into smaller ones, or returns it alone; `timeout` (s) is for one
+    request.
+    """
+
+    address: str
+    connect: Callable[[], Transport]
+    open_spool: Callable[[], Spool] | None
+    split: Callable[[Parcel], list[Parcel]]
+    timeout: float = 10.0
+    memory: int = _MEMORY
+    pacing: Pacing = field(default_factory=Pacing)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What became of the parcels of this process, counted in spans or records.
+
+    `sent` were acknowledged, `kept` wait on disk, `waiting` in memory; `dropped` are lost, by reason;
+    `inherited` of those that were sent were left by processes that are gone.
+    """
+
+    sent: int
+    kept: int
+    waiting: int
+    inherited: int
+    dropped: Mapping[str, int]
+    answering: bool | None
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """The next parcel to send, and where it lies."""
+
+    parcel: Parcel
+    kept: Kept | None
+    own: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits until so many parcels are settled."""
+
+    mark: int
+
+
+class Courier:
+    """The parcels of one address, and the thread that sends them."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        *,
+        lost: Callable[[str, int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`lost` is told of items of a session that will never arrive."""
+        self._destination = destination
+        self._tell_lost = lost
+        self._clock = clock
+        self._jitter = jitter
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._spool: Spool | None = None
+        self._spool_failed = self._destination.open_spool is None
+        self._memory: deque[Parcel] = deque()
+        self._in_memory = 0
+        self._transport: Transport | None = None
+        self._taken = 0
+        self._settled = 0
+        self._items = 0
+        self._own_sent = 0
+        self._inherited = 0
+        self._dropped: Counter[str] = Counter()
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._answering: bool | None = None
+        self._trouble: str | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._told_to_wait = False
+        self._waiters: list[_Waiter] = []
+        self._look = 0.0
+
+    # --- For any thread -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._lock, guard("thread"):
+            if self._thread is None and not self._stopped:
+                thread = self._thread = threading.Thread(
+                    target=self._run, name="otel-sessions-courier", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:  # the process has too many, or is about to exit
+                    self._thread = None
+                    raise
+
+    def take(self, parcel: Parcel) -> None:
+        """Take charge of a parcel; when this returns it is on disk, where there is a spool."""
+        with self._lock:
+            self._taken += 1
+            self._items += parcel.items
+            if not self._put(parcel):
+                self._remember(parcel)
+            self._changed.notify_all()
+        self.start()
+
+    def flush(self, deadline: float, *, patient: bool = True) -> bool:
+        """Wait until what was taken so far was acknowledged or refused, at most until `deadline`.
+
+        Where nobody answers and `patient` is False it does not sit the deadline out.
+        """
+        with self._lock:
+            waiter = _Waiter(self._taken)
+            self._waiters.append(waiter)
+            self._changed.notify_all()
+            try:
+                while self._settled < waiter.mark and not self._stopped and self._thread is not None:
+                    left = deadline - self._clock()
+                    if left <= 0 or (not patient and self._answering is False):
+                        break
+                    self._changed.wait(left)
+                return self._settled >= waiter.mark
+            finally:
+                self._waiters.remove(waiter)
+
+    def stop(self, deadline: float) -> None:
+        """Send what can be until `deadline`; what is on disk stays there, what is in memory is lost."""
+        self.flush(deadline, patient=False)
+        with self._lock:
+            self._stopped = True
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(max(0.0, deadline - self._clock()))
+        with self._lock:
+            for parcel in self._memory:
+                self._lose(parcel.sessions, "not sent in time")
+            self._memory.clear()
+
+    def carried(self) -> Carried:
+        """Return what became of everything so far."""
+        with self._lock:
+            dropped = sum(self._dropped.values())
+            waiting = sum(parcel.items for parcel in self._memory)
+            return Carried(
+                sent=self._own_sent,
+                kept=max(0, self._items - self._own_sent - dropped - waiting),
+                waiting=waiting,
+                inherited=self._inherited,
+                dropped=dict(self._dropped),
+                answering=self._answering,
+                trouble=self._trouble,
+            )
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the parent sends what it took. Its connection is left alone, it is the parent's."""
+        spool = self._spool
+        self._reset()
+        if spool is not None:
+            spool.after_fork_in_child()
+            self._spool = spool
+
+    # --- Disk, and memory where there is none ---------------------------------------------------------------
+
+    def _put(self, parcel: Parcel) -> bool:
+        try:
+            spool = self._opened()
+            if spool is None:
+                return False
+            spool.put(parcel)
+        except OSError as error:
+            say_once(
+                ("spool", self._destination.address),
+                "otel_sessions: spans can't be kept on disk (%s): what is not delivered at the end of this "
+                "program is lost. OTEL_SESSIONS_SPOOL names another folder",
+                error,
+            )
+            return False
+        self._note_losses(spool)
+        return True
+
+    def _opened(self) -> Spool | None:
+        open_spool = self._destination.open_spool
+        if self._spool is None and open_spool is not None:
+            self._spool = open_spool()
+        return self._spool
+
+    def _remember(self, parcel: Parcel) -> None:
+        self._memory.append(parcel)
+        self._in_memory += len(parcel.body)
+        while self._in_memory > self._destination.memory and len(self._memory) > 1:
+            oldest = self._memory.popleft()
+            self._in_memory -= len(oldest.body)
+            self._settled += 1
+            self._lose(oldest.sessions, "no room")
+
+    def _note_losses(self, spool: Spool) -> None:
+        """Count what the spool had to drop since the last look."""
+        for (why, session), number in spool.lost.items():
+            more = number - self._told[why, session]
+            if more:
+                self._told[why, session] = number
+                self._lose({session: more}, why)
+
+    def _lose(self, sessions: Mapping[str, int], why: str) -> None:
+        for session, number in sessions.items():
+            self._dropped[why] += number
+            if self._tell_lost is not None:
+                self._tell_lost(session, number)
+
+    # --- The thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with suppressed():
+            with guard("connect"):
+                self._connected()
+            while not self._stopped:
+                pause = _PAUSE_AFTER_FAULT
+                with guard("courier"):
+                    pause = self._turn()
+                with self._lock:
+                    if pause > 0 and not self._stopped:
+                        self._changed.wait(pause)
+            with self._lock, guard("spool"):
+                if self._spool is not None:
+                    self._spool.close()
+        if self._transport is not None:
+            with guard("close the connection"):
+                self._transport.close()
+
+    def _turn(self) -> float:
+        """Send the next parcel if it may be sent now; return the seconds until there is something to do."""
+        now = self._clock()
+        with self._lock:
+            self._look_after_others(now)
+            load = self._next()
+            if load is None:
+                return max(0.0, self._look - now)
+            wait = self._not_before - now
+            if wait > 0 and (self._told_to_wait or not self._waiters):
+                return wait
+            if wait > 0 and self._failures:
+                self._not_before = now  # somebody waits: the next pause is a short one
+        answer = self._send(load.parcel)
+        with self._lock:
+            return self._settle(load, answer, self._clock())
+
+    def _look_after_others(self, now: float) -> None:
+        if now < self._look:
+            return
+        self._look = now + _LOOK_AFTER_OTHERS
+        with guard("spool"):
+            try:
+                spool = self._opened()
+            except OSError:
+                return
+            if spool is not None:
+                spool.let_go_of_empty()
+                spool.take_over(now)
+
+    def _next(self) -> _Load | None:
+        if self._memory:
+            return _Load(self._memory[0], None, own=True)
+        spool = self._spool
+        first = spool.first() if spool is not None else None
+        if spool is not None:
+            self._note_losses(spool)
+        if first is None or spool is None:
+            self._settled = self._taken
+            self._changed.notify_all()
+            return None
+        return _Load(first[1], first[0], own=first[0].sessions is not None)
+
+    def _send(self, parcel: Parcel) -> Answer:
+        try:
+            return self._connected().send(parcel.body, self._destination.timeout)
+        except OSError as error:  # a certificate that can't be read, a proxy that makes no sense
+            return Answer(Verdict.AGAIN, f"{type(error).__name__}: {error}", reached=False)
+
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            with importing():
+                self._transport = self._destination.connect()
+        return self._transport
+
+    def _settle(self, load: _Load, answer: Answer, now: float) -> float:
+        """Draw the consequences of an answer; return the seconds to wait."""
+        self._answering = answer.reached and answer.verdict is Verdict.ACCEPTED
+        if answer.verdict is Verdict.AGAIN:
+            return self._wait(answer, now)
+        self._failures, self._told_to_wait, self._not_before = 0, False, 0.0
+        if answer.verdict is Verdict.ACCEPTED:
+            self._trouble = answer.detail or None
+            self._count_sent(load, answer)
+            self._leave(load)
+        elif answer.too_large and load.parcel.items > 1:
+            self._replace(load, self._destination.split(load.parcel))
+        else:
+            self._trouble = answer.detail
+            self._refuse(load, answer.detail)
+        self._changed.notify_all()
+        return 0.0
+
+    def _wait(self, answer: Answer, now: float) -> float:
+        self._failures += 1
+        self._trouble = answer.detail
+        self._told_to_wait = answer.retry_after is not None
+        pause = self._destination.pacing.pause(self._failures, answer.retry_after, self._jitter())
+        self._not_before = now + pause
+        self._changed.notify_all()
+        return min(pause, _FLUSH_PACE) if self._waiters and not self._told_to_wait else pause
+
+    def _count_sent(self, load: _Load, answer: Answer) -> None:
+        rejected = min(answer.rejected, load.parcel.items)
+        if not load.own:
+            self._inherited += load.parcel.items - rejected
+            return
+        self._own_sent += load.parcel.items - rejected
+        if rejected:
+            # Whose they were the receiver doesn't say; where there is one session, it is its.
+            sessions = load.parcel.sessions
+            self._lose({next(iter(sessions)) if len(sessions) == 1 else "": rejected}, "rejected")
+
+    def _leave(self, load: _Load) -> None:
+        if load.kept is not None and self._spool is not None:
+            self._spool.remove(load.kept)
+        elif load.kept is None and self._memory and self._memory[0] is load.parcel:
+            self._memory.popleft()
+            self._in_memory -= len(load.parcel.body)
+        self._settled += load.own
+
+    def _replace(self, load: _Load, parts: list[Parcel]) -> None:
+        self._taken += len(parts)
+        for part in parts:
+            if not (load.own and self._put(part)):
+                self._remember(part)
+        self._leave(load)
+        self._settled += not load.own
+        for waiter in self._waiters:  # the parts are behind what was taken since
+            waiter.mark = self._taken
+
+    def _refuse(self, load: _Load, why: str) -> None:
+        say_once(
+            ("refused", self._destination.address, why[:80]),
+            "otel_sessions: %s refused spans for good: %s",
+            self._destination.address,
+            why,
+        )
+        if load.kept is not None and self._spool is not None:
+            self._spool.reject(load.kept, load.parcel, why)
+            self._note_losses(self._spool)
+            self._settled += load.own
+        else:
+            self._leave(load)
+            self._lose(load.parcel.sessions, "rejected")

@@ -1,0 +1,333 @@
+"""The courier: nothing that it took is lost while the rules allow another try, and what is lost is counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from log_receivers import SLAM, Reply, await_, http_receiver, partial
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+from otel_sessions.sdk._courier import Courier, Destination
+from otel_sessions.sdk._endpoint import Endpoint
+from otel_sessions.sdk._outbox import Pacing
+from otel_sessions.sdk._parcel import Parcel
+from otel_sessions.sdk._split import split_parcel
+from otel_sessions.sdk._spool import Limits, Spool
+from otel_sessions.sdk._transport import open_transport
+
+QUICK = Pacing(first=0.01, longest=0.05)
+
+
+def _request(*names, session="s1"):
+    attribute = KeyValue(key="session.id", value=AnyValue(string_value=session))
+    spans = [Span(name=name, attributes=[attribute]) for name in names]
+    resource = Resource(attributes=[KeyValue(key="service.name", value=AnyValue(string_value="x"))])
+    made = ResourceSpans(resource=resource, scope_spans=[ScopeSpans(spans=spans)])
+    return ExportTraceServiceRequest(resource_spans=[made]).SerializeToString()
+
+
+def _parcel(*names, session="s1"):
+    return Parcel(_request(*names, session=session), len(names), {session: len(names)}, time.time_ns())
+
+
+def _names(bodies):
+    return [
+        span.name
+        for body in bodies
+        for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def _destination(port, root, *, pacing=QUICK, timeout=10.0, **options):
+    endpoint = Endpoint(f"http://127.0.0.1:{port}/v1/traces")
+    return Destination(
+        endpoint.address,
+        lambda: open_transport(endpoint, "traces"),
+        None if root is None else lambda: Spool(root, "traces", endpoint.address, Limits()),
+        split_parcel,
+        timeout=timeout,
+        pacing=pacing,
+        **options,
+    )
+
+
+@contextmanager
+def _courier(port, root, **options):
+    lost = []
+    courier = Courier(
+        _destination(port, root, **options), lost=lambda session, number: lost.append((session, number))
+    )
+    courier.lost_here = lost
+    try:
+        yield courier
+    finally:
+        courier.stop(time.monotonic() + 2)
+
+
+def _soon():
+    return time.monotonic() + 10
+
+
+@pytest.fixture(params=["disk", "memory"])
+def root(request, tmp_path):
+    """Where parcels wait: each claim holds with and without a spool."""
+    return tmp_path if request.param == "disk" else None
+
+
+@pytest.fixture
+def free_port():
+    """Name a port that nobody listens on, yet."""
+    with http_receiver() as receiver:
+        return receiver.port
+
+
+def test_what_is_taken_arrives_once_and_in_order(root):
+    """Twenty parcels: each is acknowledged, and nothing waits any more."""
+    with http_receiver() as receiver, _courier(receiver.port, root) as courier:
+        for number in range(20):
+            courier.take(_parcel(f"span {number}"))
+        assert courier.flush(_soon())
+        assert _names(receiver.accepted) == [f"span {number}" for number in range(20)]
+        state = courier.carried()
+        assert (state.sent, state.kept, state.waiting, state.dropped, state.answering) == (20, 0, 0, {}, True)
+
+
+def test_a_receiver_that_comes_back_gets_everything(root, free_port):
+    """Down from before the start, then up, then down again, then up: not one is lost."""
+    with _courier(free_port, root) as courier:
+        courier.take(_parcel("a"))
+        await_(lambda: courier.carried().trouble)
+        assert courier.carried().answering is False
+        with http_receiver(port=free_port) as receiver:
+            assert courier.flush(_soon())
+            assert _names(receiver.accepted) == ["a"]
+            receiver.drop_connections()  # they are kept beyond the end of who listens
+        courier.take(_parcel("b"))
+        courier.take(_parcel("c"))
+        await_(lambda: courier.carried().answering is False)
+        with http_receiver(port=free_port) as receiver:
+            assert courier.flush(_soon())
+            assert _names(receiver.accepted) == ["b", "c"]
+        assert courier.carried().dropped == {}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Reply(503),
+        Reply(429, {"Retry-After": "0"}),
+        Reply(502),
+        Reply(504),
+        Reply(SLAM),
+        Reply(503, {"Retry-After": "soon"}),
+    ],
+    ids=["503", "429", "502", "504", "slammed", "a Retry-After without sense"],
+)
+def test_what_may_be_tried_again_is_tried_until_it_is_taken(root, trouble):
+    """Five refusals of the moment cost nothing."""
+    with http_receiver(replies=[trouble] * 5) as receiver, _courier(receiver.port, root) as courier:
+        courier.take(_parcel("a"))
+        courier.take(_parcel("b"))
+        assert courier.flush(_soon())
+        assert _names(receiver.accepted) == ["a", "b"]
+        assert courier.carried().dropped == {}
+
+
+def test_a_receiver_that_asks_for_time_gets_it(root):
+    """Retry-After is kept although somebody waits in a flush."""
+    with (
+        http_receiver(replies=[Reply(429, {"Retry-After": "1"})]) as receiver,
+        _courier(receiver.port, root) as courier,
+    ):
+        began = time.monotonic()
+        courier.take(_parcel("a"))
+        assert courier.flush(_soon())
+        assert time.monotonic() - began >= 1
+        assert len(receiver.bodies) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 501])
+def test_what_is_refused_for_good_is_counted_and_holds_nothing_up(root, status):
+    """The next parcel arrives; the refused one is not tried again, and told of by session."""
+    with http_receiver(replies=[Reply(status)]) as receiver, _courier(receiver.port, root) as courier:
+        courier.take(_parcel("a", "b", session="s1"))
+        courier.take(_parcel("c", session="s2"))
+        assert courier.flush(_soon())
+        assert _names(receiver.accepted) == ["c"]
+        assert len(receiver.bodies) == 2
+        assert courier.carried().dropped == {"rejected": 2}
+        assert courier.lost_here == [("s1", 2)]
+        assert courier.carried().kept == 0
+
+
+def test_what_was_refused_is_kept_for_a_look(tmp_path):
+    """A refused parcel lies in the folder `rejected`, with what the receiver said."""
+    with http_receiver(replies=[Reply(400)]) as receiver, _courier(receiver.port, tmp_path) as courier:
+        courier.take(_parcel("a"))
+        assert courier.flush(_soon())
+        (why,) = tmp_path.glob("traces-*/rejected/*.why")
+        assert "400" in why.read_text()
+
+
+def test_what_is_too_large_is_cut_until_it_fits(root):
+    """413 for more than two spans: all eight arrive, one that is too large alone is refused and counted."""
+    with http_receiver() as receiver, _courier(receiver.port, root) as courier:
+        take = receiver.take
+        receiver.take = lambda body: (
+            Reply(413) if len(_names([body])) > 2 or "big" in _names([body]) else take(body)
+        )
+        courier.take(_parcel(*(f"span {number}" for number in range(8)), "big"))
+        assert courier.flush(_soon())
+        assert sorted(_names(receiver.accepted)) == [f"span {number}" for number in range(8)]
+        assert courier.carried().dropped == {"rejected": 1}
+        assert courier.carried().sent == 8
+
+
+def test_a_partial_success_is_read_and_counted(root):
+    """Two of three were not kept: they are told of as rejected, and not sent again."""
+    with (
+        http_receiver(replies=[partial(2, "no thanks")]) as receiver,
+        _courier(receiver.port, root) as courier,
+    ):
+        courier.take(_parcel("a", "b", "c"))
+        assert courier.flush(_soon())
+        assert len(receiver.bodies) == 1
+        state = courier.carried()
+        assert (state.sent, state.dropped) == (1, {"rejected": 2})
+        assert courier.lost_here == [("s1", 2)]
+
+
+def test_a_hanging_receiver_holds_up_neither_who_gives_nor_the_end(tmp_path):
+    """`take` returns while a request hangs, `stop` keeps its deadline, and all is there for the next one."""
+    hang = threading.Event()
+    with http_receiver(hang=hang) as receiver, _courier(receiver.port, tmp_path) as courier:
+        for number in range(3):
+            courier.take(_parcel(f"span {number}"))
+        await_(lambda: receiver.port and courier._transport is not None)
+        began = time.monotonic()
+        courier.stop(began + 0.5)
+        assert time.monotonic() - began < 2
+        state = courier.carried()
+        assert (state.kept, state.dropped) == (3, {})
+        port = receiver.port
+    with http_receiver(port=port) as receiver, _courier(port, tmp_path) as later:
+        later.start()
+        await_(lambda: len(_names(receiver.accepted)) == 3)
+        await_(lambda: later.carried().inherited == 3)
+
+
+def test_what_waits_in_memory_is_bounded_and_its_loss_counted(free_port):
+    """Without a spool the oldest goes when the memory is full, and what is left at the end is told as lost."""
+    size = len(_request("span 0"))
+    with _courier(free_port, None, memory=3 * size) as courier:
+        for number in range(5):
+            courier.take(_parcel(f"span {number}", session=f"s{number}"))
+        assert courier.carried().dropped == {"no room": 2}
+        courier.stop(time.monotonic() + 0.2)
+        assert courier.carried().dropped == {"no room": 2, "not sent in time": 3}
+        assert courier.lost_here == [(f"s{number}", 1) for number in range(5)]
+
+
+def test_a_folder_that_takes_no_file_is_said_once_and_costs_nothing(tmp_path, caplog):
+    """The spool's folder is a file: parcels go by memory, and one line names the variable."""
+    root = tmp_path / "not a folder"
+    root.write_text("")
+    with http_receiver() as receiver, _courier(receiver.port, root) as courier:
+        for name in ("a", "b", "c"):
+            courier.take(_parcel(name))
+        assert courier.flush(_soon())
+        assert _names(receiver.accepted) == ["a", "b", "c"]
+    said = [record.getMessage() for record in caplog.records if "OTEL_SESSIONS_SPOOL" in record.getMessage()]
+    assert len(said) == 1
+
+
+def test_what_a_killed_process_had_in_mid_send_arrives_with_the_next(tmp_path):
+    """Kill -9 while a request hangs: every parcel that was taken arrives later, from another process."""
+    program = """
+import sys, time
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from test_courier import Courier, _destination, _parcel
+courier = Courier(_destination(int(sys.argv[1]), Path(sys.argv[2])))
+for number in range(10):
+    courier.take(_parcel(f"span {number}"))
+print("taken", flush=True)
+time.sleep(600)
+"""
+    here = str(__import__("pathlib").Path(__file__).parent)
+    with http_receiver(hang=threading.Event()) as receiver:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(receiver.port), str(tmp_path), here],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "taken\n"
+        process.kill()
+        process.communicate()
+        port = receiver.port
+    with http_receiver(port=port) as receiver, _courier(port, tmp_path) as courier:
+        courier.start()
+        await_(lambda: courier.carried().inherited == 10)
+        assert sorted(_names(receiver.accepted)) == [f"span {number}" for number in range(10)]
+    assert [path.name for path in next(tmp_path.iterdir()).iterdir()] == ["address"]
+
+
+def test_new_parcels_leave_before_a_backlog(tmp_path):
+    """A live span does not wait for what others left."""
+    with http_receiver() as receiver:
+        port = receiver.port
+    left = Spool(tmp_path, "traces", f"http://127.0.0.1:{port}/v1/traces", Limits())
+    for number in range(50):
+        left.put(_parcel(f"old {number}"))
+    left.close()
+    with _courier(port, tmp_path) as courier:
+        courier.take(_parcel("new"))
+        await_(lambda: courier.carried().trouble)
+        with http_receiver(port=port) as receiver:
+            await_(lambda: len(receiver.accepted) == 51)
+            assert _names(receiver.accepted)[0] == "new"
+
+
+def test_a_forked_child_sends_what_it_takes_and_not_what_its_parent_took(tmp_path):
+    """Both processes' parcels arrive once."""
+    import os
+
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    program = """
+import os, sys, time
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from test_courier import Courier, _destination, _parcel
+courier = Courier(_destination(int(sys.argv[1]), Path(sys.argv[2])))
+courier.take(_parcel("parent 1"))
+courier.flush(time.monotonic() + 10)
+courier.take(_parcel("parent 2"))
+pid = os.fork()
+if pid == 0:
+    courier.after_fork_in_child()
+    courier.take(_parcel("child"))
+    courier.stop(time.monotonic() + 10)
+    os._exit(0)
+courier.take(_parcel("parent 3"))
+os.waitpid(pid, 0)
+courier.stop(time.monotonic() + 10)
+"""
+    here = str(__import__("pathlib").Path(__file__).parent)
+    with http_receiver() as receiver:
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program, str(receiver.port), str(tmp_path), here],
+            check=True,
+            timeout=60,
+        )
+        assert sorted(_names(receiver.accepted)) == ["child", "parent 1", "parent 2", "parent 3"]
