@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -25,10 +25,23 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link, SpanContext, TraceState
 
-__all__ = ["Encoded", "encode_requests", "encode_span"]
+__all__ = ["Encoded", "Item", "encode_requests", "encode_span"]
 
-Encoded = tuple[bytes, int]
-"""A serialised `ExportTraceServiceRequest`, and how many spans are in it."""
+
+class Encoded(NamedTuple):
+    """A serialised `ExportTraceServiceRequest`, and whose spans are in it: how many by session id."""
+
+    body: bytes
+    sessions: Mapping[str, int]
+
+
+class Item(NamedTuple):
+    """A span to encode, attributes to add to it or to put in the place of its own, and its session id."""
+
+    span: ReadableSpan
+    more: Mapping[str, Any] | None
+    session: str
+
 
 _DEPTH: Final = 24
 """Levels of nested values. protobuf's parsers stop at 100 messages; a level of a map takes three."""
@@ -54,23 +67,19 @@ _FALSE: Final = b"\x10\x00"
 
 
 def encode_requests(
-    spans: Iterable[tuple[ReadableSpan, Mapping[str, Any] | None]],
-    *,
-    limit: int,
-    resource: Mapping[str, Any] | None = None,
+    items: Iterable[Item], *, limit: int, resource: Mapping[str, Any] | None = None
 ) -> Iterator[Encoded]:
     """Encode spans into as few requests as stay under `limit` bytes; a span beyond it goes alone.
 
-    With each span go attributes to add to it where it has none of their name, or None; `resource` replaces
-    attributes of every resource.
+    `resource` takes the place of attributes that a resource has, and adds none.
     """
     groups = _Groups(resource or {})
-    for span, more in spans:
-        encoded = encode_span(span, more)
+    for item in items:
+        encoded = encode_span(item.span, item.more)
         if groups.size and groups.size + len(encoded) > limit:
             yield groups.request()
             groups = _Groups(resource or {})
-        groups.add(span, encoded)
+        groups.add(item, encoded)
     if groups.size:
         yield groups.request()
 
@@ -81,16 +90,16 @@ _Scopes = dict[int, "tuple[InstrumentationScope | None, list[bytes]]"]
 class _Groups:
     """Spans of one request by resource and scope, compared by identity, which is what a provider shares."""
 
-    __slots__ = ("_by_resource", "_resource", "size", "spans")
+    __slots__ = ("_by_resource", "_resource", "_sessions", "size")
 
     def __init__(self, resource: Mapping[str, Any]) -> None:
         self._by_resource: dict[int, tuple[Resource, _Scopes]] = {}
         self._resource = resource
+        self._sessions: dict[str, int] = {}
         self.size = 0
-        self.spans = 0
 
-    def add(self, span: ReadableSpan, encoded: bytes) -> None:
-        resource, scope = span.resource, span.instrumentation_scope
+    def add(self, item: Item, encoded: bytes) -> None:
+        resource, scope = item.span.resource, item.span.instrumentation_scope
         of_resource = self._by_resource.get(id(resource))
         if of_resource is None:
             of_resource = self._by_resource[id(resource)] = (resource, {})
@@ -100,12 +109,13 @@ class _Groups:
             of_scope = of_resource[1][id(scope)] = (scope, [])
         of_scope[1].append(encoded)
         self.size += len(encoded) + 6
-        self.spans += 1
+        self._sessions[item.session] = self._sessions.get(item.session, 0) + 1
 
     def request(self) -> Encoded:
         parts: list[bytes] = []
         for resource, scopes in self._by_resource.values():
-            body = [_message(b"\x0a", _pairs(b"\x0a", {**resource.attributes, **self._resource}))]
+            replaced = {name: value for name, value in self._resource.items() if name in resource.attributes}
+            body = [_message(b"\x0a", _pairs(b"\x0a", {**resource.attributes, **replaced}))]
             for scope, spans in scopes.values():
                 inner = [_message(b"\x0a", _scope(scope))]
                 for span in spans:
@@ -116,13 +126,15 @@ class _Groups:
             if resource.schema_url:
                 body.append(_text(b"\x1a", resource.schema_url))
             parts.append(_message(b"\x0a", b"".join(body)))
-        return b"".join(parts), self.spans
+        return Encoded(b"".join(parts), self._sessions)
 
 
 def encode_span(span: ReadableSpan, more: Mapping[str, Any] | None = None) -> bytes:
-    """Encode one span as a `Span` message, with the attributes of `more` that it lacks."""
+    """Encode one span as a `Span` message; `more` is added to its attributes, or takes their place."""
     context = cast("SpanContext", span.get_span_context())  # typed as optional, but a span has one
     attributes = _copy(span.attributes)
+    if more:
+        attributes = {**attributes, **more}
     parent = span.parent
     parts = [_ids(context)]
     if context.trace_state:
@@ -142,12 +154,6 @@ def encode_span(span: ReadableSpan, more: Mapping[str, Any] | None = None) -> by
         body = _key(name) + (_short(value) if type(value) is str and len(value) < _SHORT else _value(value))
         size = len(body)
         parts += (b"\x4a", _SMALL[size] if size < _ONE_BYTE else _varint(size), body)
-    if more:
-        parts += [
-            _message(b"\x4a", _key(name) + _value(value))
-            for name, value in more.items()
-            if name not in attributes
-        ]
     if span.dropped_attributes:
         parts.append(_count(b"\x50", span.dropped_attributes))
     parts += [_message(b"\x5a", _event(event)) for event in span.events]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from otel_sessions.sdk._wire import encode_requests, encode_span
+from otel_sessions.sdk._wire import Item, encode_requests, encode_span
 
 NO_LIMIT = 2**40
 _UINT_64 = st.integers(0, 2**64 - 1)
@@ -114,7 +115,7 @@ def _batches(draw):
 def _parsed(spans, limit=NO_LIMIT, more=None):
     return [
         ExportTraceServiceRequest.FromString(body)
-        for body, _ in encode_requests(((span, more) for span in spans), limit=limit)
+        for body, _ in encode_requests((Item(span, more, "") for span in spans), limit=limit)
     ]
 
 
@@ -161,11 +162,15 @@ def test_the_w3c_flags_of_spans_and_links_are_sent(spans):
 @given(_batches(), st.integers(1, 2000))
 def test_requests_under_a_limit_hold_every_span_once(spans, limit):
     """Split at any size, nothing is lost or doubled, and only a span that is too big alone goes over."""
-    encoded = list(encode_requests(((span, None) for span in spans), limit=limit))
-    assert sum(count for _, count in encoded) == len(spans)
+    items = [Item(span, None, f"session {number % 2}") for number, span in enumerate(spans)]
+    encoded = list(encode_requests(items, limit=limit))
+    counted: Counter[str] = Counter()
+    for _, sessions in encoded:
+        counted.update(sessions)
+    assert counted == Counter(item.session for item in items)
     whole = _all_spans(_parsed(spans))
     assert _all_spans([ExportTraceServiceRequest.FromString(body) for body, _ in encoded]) == whole
-    assert all(len(body) <= limit + 2048 or count == 1 for body, count in encoded)
+    assert all(len(body) <= limit + 2048 or sum(sessions.values()) == 1 for body, sessions in encoded)
 
 
 def _span(**changes):
@@ -254,11 +259,26 @@ def test_a_time_that_makes_no_sense_costs_no_span(at):
     assert Span.FromString(encode_span(_span(start_time=at))).start_time_unix_nano == expected
 
 
-def test_what_a_limit_evicted_is_restored_and_nothing_is_said_twice():
-    """Attributes to add are sent where the span lacks them, and never over its own."""
-    span = _span(attributes={"session.id": "own"})
-    sent = Span.FromString(encode_span(span, {"session.id": "stamp", "otel_sessions.late": True}))
+def test_what_a_limit_evicted_or_cut_is_restored_and_nothing_is_said_twice():
+    """Attributes to add are sent once: in the place of the span's own, or beside them."""
+    span = _span(attributes={"session.id": "a cut i", "own": 1})
+    sent = Span.FromString(encode_span(span, {"session.id": "a cut id", "otel_sessions.late": True}))
     assert [(pair.key, pair.value) for pair in sent.attributes] == [
-        ("session.id", AnyValue(string_value="own")),
+        ("session.id", AnyValue(string_value="a cut id")),
+        ("own", AnyValue(int_value=1)),
         ("otel_sessions.late", AnyValue(bool_value=True)),
     ]
+
+
+def test_a_resource_is_corrected_where_it_says_something_else():
+    """The pid of a forked child takes the place of its parent's; a resource that says none is left alone."""
+    spans = [_span(resource=Resource({"process.pid": 1, "a": "b"})), _span(resource=Resource({"a": "b"}))]
+    (encoded,) = encode_requests(
+        (Item(span, None, "") for span in spans), limit=NO_LIMIT, resource={"process.pid": 2}
+    )
+    told = [
+        {pair.key: pair.value for pair in of_resource.resource.attributes}
+        for of_resource in ExportTraceServiceRequest.FromString(encoded.body).resource_spans
+    ]
+    b = AnyValue(string_value="b")
+    assert told == [{"process.pid": AnyValue(int_value=2), "a": b}, {"a": b}]
