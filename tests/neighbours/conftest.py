@@ -109,7 +109,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def start_collector(
     otelcol: Path, start_neighbour: Callable[..., Neighbour], tmp_path: Path
 ) -> Callable[..., Collector]:
-    """Start a Collector with a configuration, whose addresses are those of collector-config/.
+    """Start a Collector with a configuration (or several, merged), with the addresses of collector-config/.
 
     A configuration listens at `${env:COLLECTOR_GRPC}` and `${env:COLLECTOR_HTTP}`, has the extension
     health_check at `${env:COLLECTOR_HEALTH}`, keeps its queues in `${env:COLLECTOR_QUEUE}`, and shows metrics
@@ -118,8 +118,9 @@ def start_collector(
     """
     count = 0
 
-    def start(config: Path, env: Mapping[str, str] | None = None) -> Collector:
+    def start(config: Path | Sequence[Path], env: Mapping[str, str] | None = None) -> Collector:
         nonlocal count
+        configs = [config] if isinstance(config, Path) else config
         count += 1
         queue = tmp_path / f"queue-{count}"
         grpc, http, health, metrics = free_addresses(4)
@@ -131,7 +132,8 @@ def start_collector(
             "COLLECTOR_QUEUE": str(queue),
         }
         # Its own metrics would take port 8888, whichever Collector of this machine comes first.
-        command = [otelcol, "--config", config, "--set", "service.telemetry.metrics.level=none"]
+        quiet = ("--set", "service.telemetry.metrics.level=none")
+        command = [otelcol, *(f"--config={path}" for path in configs), *quiet]
         process = start_neighbour("collector", command, f"http://{health}/", {**settings, **(env or {})})
         return Collector(grpc, http, metrics, queue, process)
 

@@ -23,7 +23,9 @@ def statements(record: str, target: str) -> list[str]:
     `target` already is kept, unless it is one of the texts that mean nothing.
     """
     filled = f'{record}.attributes["{target}"]'
-    meaningless = f'delete_key({record}.attributes, "{target}") where IsMatch({filled}, {_absent()})'
+    # A copy of nothing leaves an empty value behind, which is not the same as none.
+    meaningless = f"delete_key({record}.attributes, {_text(target)}) where {filled} == nil"
+    meaningless += f" or IsMatch({filled}, {_absent()})"
     first, *others = IDS["session"]
     lines = [] if target == first else [_copied(record, filled, first)]
     lines += [meaningless, *(_copied(record, filled, key) for key in others)]
