@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context
+from otel_sessions.sdk._values import shown
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -70,7 +71,7 @@ def decorated(function: F, make: Make, returned: Returned | None = None) -> F:
         inner = cast("Callable[..., Any]", function.__func__)
         return cast("F", type(function)(decorated(inner, make, returned)))
     if not callable(function) or isinstance(function, type):
-        raise ConfigurationError(f"{function!r} can't be decorated: give a function or method")
+        raise ConfigurationError(f"{shown(function)} can't be decorated: give a function or method")
     called: Any = function if hasattr(function, "__code__") else getattr(function, "__call__", function)  # noqa: B004
     if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
         wrapper: Any = _async_generator(function, make)

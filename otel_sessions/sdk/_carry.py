@@ -14,6 +14,7 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_sessions import semconv
+from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _provider
 from otel_sessions.sdk._calls import put_back
 from otel_sessions.sdk._context import Place
@@ -21,6 +22,7 @@ from otel_sessions.sdk._headers import NAMES, headers
 from otel_sessions.sdk._options import Options
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._session import continued
+from otel_sessions.sdk._values import shown
 
 if TYPE_CHECKING:
     from otel_sessions.sdk._provider import Runtime
@@ -37,7 +39,10 @@ def wrap(function: F) -> F:
 
     For threads, timers, executors and greenlets, which start without a session. Context variables of
     others are taken along too. Each call has a copy of its own, so that calls may run at the same time.
+    Raises ConfigurationError for what can't be called.
     """
+    if not callable(function):
+        raise ConfigurationError(f"wrap({shown(function)}): write the function itself, without calling it")
     if inspect.iscoroutinefunction(function):
         state = _context.snapshot()
 

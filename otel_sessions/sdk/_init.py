@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _carry, _provider
-from otel_sessions.sdk._options import text
+from otel_sessions.sdk._options import switch, text
 from otel_sessions.sdk._start import session, start_solo
+from otel_sessions.sdk._values import shown
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -65,12 +66,13 @@ def init(
     Raises ConfigurationError, and changes nothing, for a value without sense and for what can't be changed
     any more.
     """
+    switch("auto_session", auto_session)
     asked = _provider.Arguments(
         service_name=service_name,
         tracer_provider=tracer_provider,
         exporter=exporter,
         export=export,
-        span_processors=None if span_processors is None else tuple(span_processors),
+        span_processors=_processors(span_processors),
         capture=capture,
         signals=signals,
         trust_baggage=trust_baggage,
@@ -88,19 +90,33 @@ def _start_solo(service_name: str | None) -> Session:
     return start_solo(session(service_name or "session"))
 
 
+def _processors(given: Any) -> tuple[SpanProcessor, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"span_processors has to be a list: write [{shown(given)}]")
+    processors = tuple(cast("Iterable[SpanProcessor]", given))
+    for processor in processors:
+        _has("span_processors", processor, "on_start", "SpanProcessor")
+    return processors
+
+
 def _check(asked: _provider.Arguments) -> None:
     if asked.service_name is not None:
         text("service_name", asked.service_name)
-    for option in ("capture", "signals", "trust_baggage"):
-        switch = getattr(asked, option)
-        if switch is not None and not isinstance(switch, bool):
-            raise ConfigurationError(f"{option}={switch!r} is no switch: write True or False")
-    if asked.exporter is not None and not callable(getattr(asked.exporter, "export", None)):
-        raise ConfigurationError(f"exporter={asked.exporter!r} is no SpanExporter: it has no method export()")
-    if asked.exporter is not None and asked.export is False:
-        raise ConfigurationError("exporter and export=False contradict each other: leave one of them out")
-    for processor in asked.span_processors or ():
-        if not callable(getattr(processor, "on_start", None)):
-            raise ConfigurationError(f"span_processors: {processor!r} is no SpanProcessor")
-    if asked.tracer_provider is not None and not callable(getattr(asked.tracer_provider, "get_tracer", None)):
-        raise ConfigurationError(f"tracer_provider={asked.tracer_provider!r} is no TracerProvider")
+    for option in ("capture", "export", "signals", "trust_baggage"):
+        switch(option, getattr(asked, option))
+    if asked.exporter is not None:
+        _has("exporter", asked.exporter, "export", "SpanExporter")
+        if asked.export is False:
+            raise ConfigurationError("exporter and export=False contradict each other: leave one of them out")
+    if asked.tracer_provider is not None:
+        _has("tracer_provider", asked.tracer_provider, "get_tracer", "TracerProvider")
+
+
+def _has(option: str, value: object, method: str, kind: str) -> None:
+    """Raise ConfigurationError where something is no instance of what has this method."""
+    if isinstance(value, type):
+        raise ConfigurationError(f"{option}: {value.__name__} is a class: write {value.__name__}(…)")
+    if not callable(getattr(value, method, None)):
+        raise ConfigurationError(f"{option}: {shown(value)} is no {kind}: it has no method {method}()")

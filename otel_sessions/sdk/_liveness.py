@@ -39,6 +39,8 @@ _SWEEP: Final = SECOND // 2
 _ANNOUNCED_AT_ONCE: Final = 1000
 """Open spans of one run that are looked at; what is beyond is announced when older ones have ended."""
 _NEVER: Final = 2**63 - 1
+_LEAST_HEARTBEAT: Final = 0.05
+"""Seconds; a thousand heartbeats a second take a core."""
 
 _Key = tuple[str, int]
 
@@ -70,10 +72,16 @@ class EventSettings:
     def from_environ(cls, environ: Mapping[str, str]) -> EventSettings:
         """Read the settings; raise ConfigurationError with the name of a variable that makes no sense."""
         exporter = resolve_exporter("logs", environ)
+        heartbeat = _seconds(environ, "OTEL_SESSIONS_HEARTBEAT", 5.0)
+        if heartbeat < _LEAST_HEARTBEAT:
+            raise ConfigurationError(
+                f"OTEL_SESSIONS_HEARTBEAT={heartbeat:g}: give {_LEAST_HEARTBEAT:g} seconds or more, "
+                "for each heartbeat is a request"
+            )
         return cls(
             exporter=exporter,
             endpoint=resolve_endpoint("logs", environ if exporter == "otlp" else {}),
-            heartbeat=_seconds(environ, "OTEL_SESSIONS_HEARTBEAT", 5.0),
+            heartbeat=heartbeat,
             lease=_seconds(environ, "OTEL_SESSIONS_LEASE", 120.0),
         )
 

@@ -30,7 +30,9 @@ def messages_json(messages: Any, *, role: str | None) -> str:
     With role None return the parts alone, as `gen_ai.system_instructions` has them.
     """
     if role is None:
-        return to_json(_parts(messages))
+        with guard("content"):
+            return to_json(_parts(messages))
+        return to_json(messages)
     many = messages if isinstance(messages, (list, tuple)) else [messages]
     return to_json(_Rewritten(many, lambda message: _message(message, role)))
 

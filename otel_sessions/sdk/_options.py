@@ -9,14 +9,30 @@ from typing import Any, Final, Literal
 from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, Ending, EndReason, Outcome
-from otel_sessions.sdk._values import attribute_values
+from otel_sessions.sdk._values import attribute_values, shown, to_json
 
-__all__ = ["Nested", "Options", "OutcomeName", "ending_of", "text"]
+__all__ = [
+    "LONGEST_NAME",
+    "Nested",
+    "Options",
+    "OutcomeName",
+    "ending_of",
+    "patience",
+    "switch",
+    "text",
+]
 
 Nested = Literal["root", "child"]
 OutcomeName = Literal["ok", "error", "cancelled"]
 
+LONGEST_NAME: Final = 1_000
+"""Characters of a name or an id, which every span bears: as many as the backend's index keeps of one."""
+
 _NESTED: Final = ("root", "child")
+_LONGEST_TIME: Final = 1e9
+"""Seconds of a timeout, 30 years; beyond, clocks overflow."""
+_LONGEST_WAIT: Final = 30 * 86_400.0
+"""Seconds that anybody waits; Windows waits no longer than 49 days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +68,16 @@ class Options:
         nested: Any,
     ) -> Options:
         """Make options of what a caller passed; raise ConfigurationError for a value of the wrong kind."""
-        if nested not in _NESTED:
-            raise ConfigurationError(f"nested={nested!r} is not known: write 'root' or 'child'")
+        _one_of("nested", nested, _NESTED)
         return cls(
             name=text("name", name),
             id=_optional_text("id", id),
-            # Content, which may well be empty: a prompt, a header that was not sent.
-            title=_content("title", title),
-            user_id=_content("user_id", user_id),
-            conversation_id=_content("conversation_id", conversation_id),
+            # These may well be empty: a prompt, a header that was not sent.
+            title=_title(title),
+            user_id=_unless_empty("user_id", user_id),
+            conversation_id=_unless_empty("conversation_id", conversation_id),
             tags=_texts("tags", tags),
-            attributes=attribute_values(attributes or {}),
+            attributes=attribute_values({} if attributes is None else attributes),
             timeout=_seconds("timeout", timeout),
             idle_timeout=_seconds("idle_timeout", idle_timeout),
             resume=_optional_text("resume", resume),
@@ -90,12 +105,10 @@ class Options:
 
 def ending_of(outcome: str | None, reason: str | None) -> Ending:
     """Return the ending that a caller names; raise ConfigurationError for an unknown outcome or reason."""
-    outcomes = [known.value for known in Outcome]
-    reasons = [known.value for known in EndReason]
-    if outcome is not None and outcome not in outcomes:
-        raise ConfigurationError(f"outcome={outcome!r} is not known: write one of {', '.join(outcomes)}")
-    if reason is not None and reason not in reasons:
-        raise ConfigurationError(f"reason={reason!r} is not known: write one of {', '.join(reasons)}")
+    if outcome is not None:
+        _one_of("outcome", outcome, [known.value for known in Outcome])
+    if reason is not None:
+        _one_of("reason", reason, [known.value for known in EndReason])
     ending = next(e for e in ENDINGS.values() if e.reason.value == (reason or EndReason.COMPLETED.value))
     if outcome is None:
         return ending
@@ -103,33 +116,77 @@ def ending_of(outcome: str | None, reason: str | None) -> Ending:
 
 
 def text(option: str, value: Any) -> str:
-    """Return a text that is not empty; half a surrogate pair, which no exporter can send, becomes "?"."""
-    if callable(value):
+    """Return a name or id; half a surrogate pair, which no exporter can send, becomes "?".
+
+    Raises ConfigurationError for what is no string, empty, or longer than LONGEST_NAME.
+    """
+    if not isinstance(value, str):
+        if callable(value):
+            raise ConfigurationError(
+                f"{option} is a function: as a decorator write a name first, @…('plan trip')"
+            )
+        raise ConfigurationError(f"{option}={shown(value)} has to be a string that is not empty")
+    if not value:
+        raise ConfigurationError(f"{option}='' has to be a string that is not empty")
+    if len(value) > LONGEST_NAME:
         raise ConfigurationError(
-            f"{option} is a function: as a decorator write a name first, @…('plan trip')"
+            f"{option}={shown(value)} has {len(value):,} characters, and every span would bear them: "
+            f"write at most {LONGEST_NAME:,}, such as a hash of it; longer texts go into title or attributes"
         )
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{option}={value!r} has to be a string that is not empty")
     return value.encode("utf-8", "replace").decode()
+
+
+def patience(timeout: Any) -> float:
+    """Return how many seconds a caller waits; one who has none left (below 0) does not wait.
+
+    Raises ConfigurationError for what is no number.
+    """
+    if not _is_number(timeout) or timeout != timeout:  # noqa: PLR0124 - only NaN differs from itself
+        raise ConfigurationError(f"timeout={shown(timeout)} has to be a number of seconds")
+    return float(min(max(timeout, 0.0), _LONGEST_WAIT))
+
+
+def switch(option: str, value: Any) -> None:
+    """Raise ConfigurationError for what is neither True nor False nor left out."""
+    if value is not None and not isinstance(value, bool):
+        raise ConfigurationError(f"{option}={shown(value)} is no switch: write True or False")
+
+
+def _one_of(option: str, value: Any, known: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ConfigurationError(f"{option}={shown(value)} is not known: write one of {', '.join(known)}")
 
 
 def _optional_text(option: str, value: Any) -> str | None:
     return None if value is None else text(option, value)
 
 
-def _content(option: str, value: Any) -> str | None:
-    return None if value == "" else _optional_text(option, value)
+def _unless_empty(option: str, value: Any) -> str | None:
+    return None if isinstance(value, str) and not value else _optional_text(option, value)
+
+
+def _title(value: Any) -> str | None:
+    """Return content for people, cut like all content."""
+    if value is None or isinstance(value, str):
+        return to_json(value) if value else None
+    return text("title", value)  # which says what is wrong
 
 
 def _texts(option: str, values: Any) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise ConfigurationError(f"{option} has to be a list of strings: write [{values!r}]")
+        raise ConfigurationError(f"{option} has to be a list of strings: write [{shown(values)}]")
     return tuple(text(option, value) for value in values)
 
 
 def _seconds(option: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{option}={value!r} has to be a number of seconds above 0, or None")
+    if not _is_number(value) or not 0 < value <= _LONGEST_TIME:
+        raise ConfigurationError(
+            f"{option}={shown(value)} has to be a number of seconds above 0 and below 30 years, or None"
+        )
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
+import uuid
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -23,6 +27,7 @@ from otel_sessions.sdk._runtime import Arguments, Plan, ResourceView, Runtime
 from otel_sessions.sdk._settings import Content, Settings, asks_for_export, names_endpoint, sdk_disabled
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
     from otel_sessions.sdk._processor import SessionProcessor
@@ -182,14 +187,35 @@ def _existing() -> trace.TracerProvider | None:
 
 
 def _build(service_name: str | None) -> TracerProvider:
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - not before it is needed
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - not before it is needed
 
     from otel_sessions.sdk._ids import PrivateIds  # noqa: PLC0415
 
+    return TracerProvider(resource=_resource(service_name), id_generator=PrivateIds())
+
+
+def _resource(service_name: str | None) -> Resource:
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+
     ours = Resource({semconv.PROCESS_PID: os.getpid(), _HOST_NAME: socket.gethostname()})
     named = {} if service_name is None else {semconv.SERVICE_NAME: service_name}
-    return TracerProvider(resource=ours.merge(Resource.create(named)), id_generator=PrivateIds())
+    try:
+        return ours.merge(Resource.create(named))
+    except RuntimeError:
+        # It detects in threads, which a process at its limit, or at its end, can't start.
+        bare = ours.merge(Resource(_without_detection())).merge(OTELResourceDetector().detect())
+        return bare.merge(Resource(named))
+
+
+def _without_detection() -> dict[str, str]:
+    """Return what `Resource.create` knows without any detector."""
+    return {
+        "telemetry.sdk.language": "python",
+        "telemetry.sdk.name": "opentelemetry",
+        "telemetry.sdk.version": version("opentelemetry-sdk"),
+        semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4()),
+        semconv.SERVICE_NAME: f"unknown_service:{Path(sys.executable or 'python').name}",
+    }
 
 
 def _put_processor(runtime: Runtime) -> None:

@@ -22,7 +22,7 @@ from otel_sessions.sdk._calls import decorated
 from otel_sessions.sdk._context import Place, Scope
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._headers import headers
-from otel_sessions.sdk._options import Options, OutcomeName, ending_of
+from otel_sessions.sdk._options import Options, OutcomeName, ending_of, text
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._task import Task
 
@@ -50,6 +50,8 @@ class Session:
     __slots__ = ("__weakref__", "_id", "_options", "_root", "_scope")
 
     def __init__(self, options: Options) -> None:
+        if not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance] - users may
+            raise UsageError("a Session is made by otel_sessions.session(...)")
         self._options = options
         self._id = options.id or options.resume or str(uuid.uuid4())
         self._root: Root | None = None
@@ -175,11 +177,14 @@ class Session:
         attributes: Mapping[str, Any] | None = None,
     ) -> Task:
         """Return a task of this session: a block or a decorator; see `otel_sessions.task`."""
-        return Task(name, task_id=id, attributes=attributes or {}, find=lambda: (self, self._root))
+        return Task(name, task_id=id, attributes=attributes, find=lambda: (self, self._root))
 
     def waiting(self, reason: str = "approval") -> Waiting:
-        """Return a block in which the session waits (for a person, a queue): it is shown so, not as hung."""
-        return Waiting(self._started(), reason)
+        """Return a block in which the session waits (for a person, a queue): it is shown so, not as hung.
+
+        `reason` is of low cardinality. Raises ConfigurationError where it is no string or empty.
+        """
+        return Waiting(self._started(), text("reason", reason))
 
     def activate(self) -> Activation:
         """Return a block in which this session is current, in another thread, executor or greenlet.

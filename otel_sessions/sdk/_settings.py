@@ -29,6 +29,10 @@ _QUEUE: Final = 16_384
 2,000 sessions that start at once."""
 
 _BATCH: Final = 512
+_LONGEST_DELAY: Final = 86_400_000.0
+"""Milliseconds of a day; beyond the range of clocks the thread that waits would fail."""
+_MOST_DIGITS: Final = 18
+"""Of a whole number that is read; what counts spans or attributes has less."""
 
 _CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
@@ -141,8 +145,11 @@ def _whole(environ: Mapping[str, str], variable: str, default: int, *, least: in
     value = environ.get(variable, "").strip()
     if not value:
         return default
-    if not value.isascii() or not value.isdigit() or int(value) < least:
-        raise ConfigurationError(f"{variable}={value!r} is no whole number from {least}: correct or unset it")
+    if not value.isascii() or not value.isdigit() or len(value) > _MOST_DIGITS or int(value) < least:
+        raise ConfigurationError(
+            f"{variable}={value[:80]!r} is no whole number from {least} of at most {_MOST_DIGITS} digits: "
+            "correct or unset it"
+        )
     return int(value)
 
 
@@ -154,6 +161,8 @@ def _milliseconds(environ: Mapping[str, str], variable: str, default: float) -> 
         number = float(value)
     except ValueError:
         number = math.nan
-    if not (0 <= number < math.inf):
-        raise ConfigurationError(f"{variable}={value!r} is no number of milliseconds: correct or unset it")
+    if not 0 <= number <= _LONGEST_DELAY:
+        raise ConfigurationError(
+            f"{variable}={value[:80]!r} is no number of milliseconds up to a day: correct or unset it"
+        )
     return number / 1000

@@ -10,6 +10,7 @@ from otel_sessions.lifecycle import ENDINGS
 from otel_sessions.sdk import _exit, _guard, _provider
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._liveness import EventStats
+from otel_sessions.sdk._options import patience
 from otel_sessions.sdk._registry import registry
 
 __all__ = ["FlushResult", "Stats", "flush", "shutdown", "stats"]
@@ -77,7 +78,11 @@ def stats() -> Stats:
 
 
 def flush(timeout: float = 2.0) -> FlushResult:
-    """Send everything that has ended, and tell how far that came after at most `timeout` seconds."""
+    """Send everything that has ended, and tell how far that came after at most `timeout` seconds.
+
+    Raises ConfigurationError where that is no number; one below 0 is 0.
+    """
+    timeout = patience(timeout)
     runtime = _provider.current()
     if runtime is None:
         return FlushResult(complete=True)
@@ -93,8 +98,9 @@ def shutdown(timeout: float = 2.0) -> FlushResult:
     """End tracing as the end of the process would: end what is open, send everything, stop the threads.
 
     What is left after `timeout` seconds is counted as dropped. Later sessions work, but nothing is
-    recorded, until `init()` is called again.
+    recorded, until `init()` is called again. Raises ConfigurationError where `timeout` is no number.
     """
+    timeout = patience(timeout)
     runtime = _provider.current()
     if runtime is None:
         return FlushResult(complete=True)

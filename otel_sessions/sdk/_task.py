@@ -61,11 +61,13 @@ class Task:
         "_state",
     )
 
-    def __init__(self, name: str, *, task_id: str | None, attributes: Mapping[str, Any], find: Find) -> None:
+    def __init__(
+        self, name: str, *, task_id: str | None, attributes: Mapping[str, Any] | None, find: Find
+    ) -> None:
         self._name = text("name", name)
         self._given_id = None if task_id is None else text("id", task_id)
         self._id = self._given_id or str(uuid.uuid4())
-        self._attributes = attribute_values(attributes)
+        self._attributes = attribute_values({} if attributes is None else attributes)
         self._find = find
         self._state: TaskState | None = None
         self._result: Any = _NO_RESULT
@@ -175,7 +177,7 @@ def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | No
     `name` is of low cardinality; `id` is made up unless given. Without a session the task is recorded all
     the same. Raises ConfigurationError for a value of the wrong kind.
     """
-    return Task(name, task_id=id, attributes=attributes or {}, find=_provider.here)
+    return Task(name, task_id=id, attributes=attributes, find=_provider.here)
 
 
 def _around(root: Root | None) -> tuple[TaskMark | None, Context]:

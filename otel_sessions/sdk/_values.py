@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from itertools import islice
+from numbers import Integral, Real
+from reprlib import Repr
 from typing import Any, Final
 
 from otel_sessions.errors import ConfigurationError
@@ -35,6 +37,9 @@ _VAST: Final = 1_000
 _DUMPS: Final = ("model_dump", "to_dict", "_asdict")
 _PLAIN: Final = frozenset({str, bool, int, float})
 
+_repr: Final = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+
 
 def attribute_values(attributes: Any) -> dict[str, Any]:
     """Return attributes with values that OpenTelemetry can hold; None values are left out.
@@ -42,7 +47,13 @@ def attribute_values(attributes: Any) -> dict[str, Any]:
     Raises ConfigurationError for what is no mapping.
     """
     if not isinstance(attributes, Mapping):
-        raise ConfigurationError(f"attributes={attributes!r} has to be a mapping of names to values")
+        raise ConfigurationError(f"attributes={shown(attributes)} has to be a mapping of names to values")
+    with guard("attributes"):  # a mapping of the user's own may fail
+        return _values(attributes)
+    return {}
+
+
+def _values(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         _clean(key) if type(key) is str else key: attribute_value(value)
         for key, value in attributes.items()
@@ -57,6 +68,8 @@ def attribute_value(value: Any) -> Any:
         return _clean(value)
     if issubclass(kind, (int, float)):
         return value
+    if issubclass(kind, Real):  # numpy's numbers
+        return int(value) if issubclass(kind, Integral) else float(value)
     if (
         issubclass(kind, (list, tuple))
         and len(value) <= _LONGEST
@@ -172,6 +185,13 @@ class _Walk:
 
 def _is_vast(value: Any) -> bool:
     return hasattr(type(value), "__len__") and len(value) > _VAST
+
+
+def shown(value: object) -> str:
+    """Return how a message shows what a caller passed: shortened, and whatever its `repr` does."""
+    with guard("repr"):
+        return _repr.repr(value)
+    return _named(value)
 
 
 def _named(value: object) -> str:

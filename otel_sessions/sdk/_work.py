@@ -8,7 +8,8 @@ see is recorded only where it was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast, overload
+from itertools import islice
+from typing import Any, Final, TypeVar, cast, overload
 
 from opentelemetry.trace import SpanKind
 
@@ -18,13 +19,17 @@ from otel_sessions.sdk import _provider
 from otel_sessions.sdk._calls import Call, decorated
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._messages import messages_json
+from otel_sessions.sdk._options import LONGEST_NAME
 from otel_sessions.sdk._settings import Content
 from otel_sessions.sdk._spans import SpanBlock
-from otel_sessions.sdk._values import attribute_values, to_json
+from otel_sessions.sdk._values import attribute_values, shown, to_json
 
 __all__ = ["ModelCall", "Work", "agent", "model_call", "step", "tool"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_MOST_CHOICES: Final = 128
+"""Finish reasons of one answer: OpenAI's `n` goes to 128."""
 
 
 class Work(SpanBlock):
@@ -93,7 +98,7 @@ class ModelCall(SpanBlock):
         `messages` are the answer's, as for `model_call`. `input_tokens` includes `cached_tokens`, as the
         conventions say; `output_tokens` includes `reasoning_tokens`. `model` is the one that answered.
         """
-        learned: dict[str, Any] = attribute_values(attributes or {})
+        learned = attribute_values({} if attributes is None else attributes)
         told = {
             semconv.GEN_AI_RESPONSE_MODEL: model,
             semconv.GEN_AI_RESPONSE_ID: response_id,
@@ -103,10 +108,10 @@ class ModelCall(SpanBlock):
             semconv.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: cache_creation_tokens,
             semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: reasoning_tokens,
         }
-        learned.update((key, value) for key, value in told.items() if value is not None)
+        learned |= attribute_values(told)
         if finish_reasons is not None:
-            reasons = (finish_reasons,) if isinstance(finish_reasons, str) else tuple(finish_reasons)
-            learned[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = reasons
+            with guard("content"):
+                learned[semconv.GEN_AI_RESPONSE_FINISH_REASONS] = _reasons(finish_reasons)
         if messages is not None and _provider.content() is not Content.NEVER:
             learned[semconv.GEN_AI_OUTPUT_MESSAGES] = messages_json(messages, role="assistant")
         self._learn(learned)
@@ -243,18 +248,34 @@ def model_call(
             None if system is None else messages_json(system, role=None)
         )
         known[semconv.GEN_AI_TOOL_DEFINITIONS] = None if tools is None else to_json(tools)
-    name = f"{operation} {model}" if model else operation
+    name = _said(operation)
+    if said := _said(model):
+        name = f"{name} {said}"
     return ModelCall(name, _known(known, attributes), kind=SpanKind.CLIENT)
 
 
 def _known(conventional: Mapping[str, Any], attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the attributes that have a value; the caller's win."""
-    return attribute_values(conventional) | attribute_values(attributes or {})
+    return attribute_values(conventional) | attribute_values({} if attributes is None else attributes)
+
+
+def _said(name: Any) -> str:
+    """Return a name that may come from outside, a model's answer say, as far as a span's name goes."""
+    if name is None:
+        return ""
+    said = name if type(name) is str else to_json(name)
+    return said if len(said) <= LONGEST_NAME else said[: LONGEST_NAME - 1] + "…"
+
+
+def _reasons(told: Any) -> tuple[str, ...]:
+    """Return finish reasons as texts, one for each choice; there may be none for some."""
+    many = told if isinstance(told, Iterable) and not isinstance(told, (str, bytes, Mapping)) else (told,)
+    return tuple(_said(reason) for reason in islice(many, _MOST_CHOICES) if reason is not None)
 
 
 def _named(name: str | F | None, make: Callable[[str], Work]) -> Work | F:
     if isinstance(name, str):
-        return make(name)
+        return make(_said(name))
     if name is None:
         return cast("Work", _Unnamed(make))
     return _decorate_by_name(name, make)
@@ -264,9 +285,9 @@ def _decorate_by_name(function: F, make: Callable[[str], Work]) -> F:
     named = getattr(function, "__name__", None) or getattr(
         getattr(function, "__func__", None), "__name__", None
     )
-    if named is None:
-        raise ConfigurationError(f"{function!r} has no name: write one, as in @tool('search')")
-    return make(named)(function)
+    if not isinstance(named, str):
+        raise ConfigurationError(f"{shown(function)} has no name: write one, as in @tool('search')")
+    return make(_said(named))(function)
 
 
 class _Unnamed:

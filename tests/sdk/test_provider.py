@@ -365,6 +365,36 @@ def test_after_shutdown_nothing_is_recorded_until_init(
     assert sum("after shutdown()" in message for message in caplog.messages) == 1
 
 
+def test_a_process_at_its_limit_of_threads_is_set_up_all_the_same(run_program: Any):
+    """Its resource is detected without threads; what can't be sent is said, and no session fails."""
+    ended = run_program(
+        """
+        import json, threading
+        import otel_sessions
+
+        def full(self):
+            raise RuntimeError("can't start new thread")
+
+        start, threading.Thread.start = threading.Thread.start, full
+        handle = otel_sessions.init(service_name="travel")
+        with otel_sessions.session("s") as session:
+            pass
+        assert session.outcome == "ok" and session.trace_id
+        threading.Thread.start = start
+        print(json.dumps(dict(handle.tracer_provider.resource.attributes)))
+        """,
+        {"OTEL_RESOURCE_ATTRIBUTES": "team=blue,service.name=other", "OTEL_TRACES_EXPORTER": "none"},
+    )
+    assert ended.code == 0, ended.err
+    resource = json.loads(ended.out)
+    assert (resource["service.name"], resource["team"]) == ("travel", "blue")
+    assert (resource["telemetry.sdk.name"], resource["telemetry.sdk.language"]) == ("opentelemetry", "python")
+    assert resource["process.pid"]
+    assert resource["service.instance.id"]
+    assert resource["telemetry.sdk.version"].count(".") == 2
+    assert "can't start new thread" in ended.err
+
+
 def test_a_provider_without_processors_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
