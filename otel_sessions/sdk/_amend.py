@@ -1,8 +1,8 @@
 """What our exporter adds to an ended span that no hook could set any more.
 
 OpenTelemetry drops the oldest attributes beyond a span's limit, so `session.id`, set at the start, goes
-first; and nobody may set an attribute on a span that has ended. A copy is made only where something is
-missing.
+first; it cuts long values, ids too, where OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT says so; and nobody may set an
+attribute on a span that has ended. A copy is made only where something is missing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def amended(span: ReadableSpan, place: Place | None, *, late: bool) -> ReadableS
     missing: dict[str, Any] = {}
     if place is not None:
         missing = {name: value for name, value in place.stamp.items() if name not in attributes}
+        session_id = attributes.get(semconv.SESSION_ID)
+        if session_id != place.session_id and place.root is not None and place.root.bears(session_id):
+            missing[semconv.SESSION_ID] = place.root.session_id
     if late and semconv.LATE not in attributes:
         missing[semconv.LATE] = True
     resource = _resource_here(span.resource)

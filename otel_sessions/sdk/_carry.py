@@ -91,7 +91,7 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     if not isinstance(session_id, str) or not session_id:
         return
     root = Root(session_id, Options(name="", id=session_id))
-    root.attend(runtime.liveness_for(root.options), parent.get_span_context().trace_id, run)
+    root.attend(runtime.liveness_for(root.options), parent.get_span_context(), run)
     runtime.carried_place = Place(root, root.options.stamp(session_id))
     runtime.carried = continued(root, parent)
 

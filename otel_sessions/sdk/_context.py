@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
 
+    from otel_sessions.sdk._ledger import Ledger
     from otel_sessions.sdk._root import Root
     from otel_sessions.sdk._session import Session
 
@@ -65,15 +66,24 @@ class TaskMark:
 
 
 class Place:
-    """Where a span belongs: its run (None: a remote one), its task, and the attributes that say so."""
+    """Where a span belongs: its run, its task, and the attributes that say so.
 
-    __slots__ = ("root", "session_id", "stamp", "task")
+    Without a run it is a remote session's, or that of a session here that has no open run; then `ledger`
+    counts it.
+    """
+
+    __slots__ = ("ledger", "root", "session_id", "stamp", "task")
 
     def __init__(
-        self, root: Root | None, stamp: Mapping[str, AttributeValue], task: TaskMark | None = None
+        self,
+        root: Root | None,
+        stamp: Mapping[str, AttributeValue],
+        task: TaskMark | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.root = root
         self.task = task
+        self.ledger = ledger
         self.stamp = dict(stamp)
         self.session_id = stamp.get(semconv.SESSION_ID)
         if task is not None:
@@ -83,6 +93,12 @@ class Place:
                 self.stamp.pop(semconv.TASK_PARENT_ID, None)
             else:
                 self.stamp[semconv.TASK_PARENT_ID] = task.parent_id
+
+    def lost(self) -> None:
+        """Count a span that belongs here and will never arrive."""
+        counting = self.root or self.ledger
+        if counting is not None:
+            counting.lost()
 
 
 class Scope:

@@ -39,6 +39,7 @@ _POSTPONED_FOR: Final = 1.0
 _CRITICAL: Final = (
     "opentelemetry.sdk._shared_internal",
     "otel_sessions.sdk._export",
+    "otel_sessions.sdk._ledger",
     "otel_sessions.sdk._liveness",
     "otel_sessions.sdk._root",
     "otel_sessions.sdk._sender",
@@ -137,7 +138,8 @@ def _end(entry: OpenEntry, ending: Ending, error: BaseException | None, now: int
     if root is not None and root.span is entry.span:
         _end_root(root, ending, error, now)
     else:
-        entry.span.set_attribute(semconv.FORCED_END, True)
+        # A copy: the block may be learning just now, in another thread.
+        entry.span.set_attributes({**dict(entry.learned or {}), semconv.FORCED_END: True})
         entry.span.end(now)
 
 

@@ -108,6 +108,11 @@ class SpanWorker:
 
     # --- For any thread ------------------------------------------------------------------------------
 
+    @property
+    def exports(self) -> bool:
+        """Whether spans are sent at all."""
+        return self._outlet.open_exporter is not None
+
     def start(self) -> None:
         """Start the thread, unless it runs."""
         if self._thread is not None or self._stopped:
@@ -363,8 +368,8 @@ class SpanWorker:
                 continue
             self._dropped[why] += 1
             place = item[1]
-            if place is not None and place.root is not None:
-                place.root.lost()
+            if place is not None:
+                place.lost()
 
 
 def _outgoing(item: Outbound) -> ReadableSpan:

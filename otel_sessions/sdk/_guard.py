@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-__all__ = ["faults", "guard", "guarded", "guarded_hook", "say", "say_once"]
+__all__ = [
+    "faults",
+    "guard",
+    "guarded",
+    "guarded_hook",
+    "ignored",
+    "ignored_so_far",
+    "say",
+    "say_once",
+    "text_of",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +36,7 @@ B = TypeVar("B")
 
 _logger: Final = logging.getLogger("otel_sessions")
 _faults: Final[Counter[str]] = Counter()
+_ignored: Final[Counter[str]] = Counter()
 _said: Final[set[object]] = set()
 
 
@@ -102,6 +113,25 @@ def say(message: str, *args: object) -> None:
         _faults["log"] += 1
 
 
+def ignored(what: str, message: str, *args: object, number: int = 1) -> None:
+    """Count what could not be recorded for no fault of ours, and say so the first time."""
+    _ignored[what] += number
+    say_once(("ignored", what), message, *args)
+
+
+def ignored_so_far() -> Mapping[str, int]:
+    """Return how much of each kind was ignored in this process."""
+    return dict(_ignored)
+
+
+def text_of(exc: BaseException) -> str:
+    """Return an exception's text; whatever it raises instead of a text is none of the program's."""
+    try:
+        return str(exc)
+    except BaseException:  # noqa: BLE001 - __str__ of a foreign exception, as `traceback` guards it too
+        return f"<{type(exc).__name__} that has no text>"
+
+
 def _note(place: str, exc: BaseException) -> None:
     _faults[place] += 1
     say_once(
@@ -109,12 +139,5 @@ def _note(place: str, exc: BaseException) -> None:
         "otel_sessions: %s failed and was skipped (%s: %s); further faults are counted in stats().faults",
         place,
         type(exc).__name__,
-        _text(exc),
+        text_of(exc),
     )
-
-
-def _text(exc: BaseException) -> str:
-    try:
-        return str(exc)
-    except Exception:  # noqa: BLE001 - __str__ of a foreign exception
-        return "?"

@@ -17,6 +17,7 @@ from otel_sessions import semconv
 from otel_sessions.sdk import _context
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._guard import guard, guarded_hook
+from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._registry import OpenEntry, registry
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ class Pipeline(Protocol):
         ...
 
     def close(self) -> None:
-        """Send what is left and stop: the provider is being shut down."""
+        """Send what is left, and stop, the user's processors too: the provider is being shut down."""
         ...
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what was taken is out, at most `timeout` seconds."""
+        """Wait until what was taken is out, by the user's processors too, at most `timeout` seconds."""
         ...
 
 
@@ -91,19 +92,12 @@ class SessionProcessor(SpanProcessor):
         """Send what is left, within the deadline of process exit."""
         with guard("shutdown"):
             self.pipeline.close()
-        for processor in self.pipeline.processors:
-            with guard("span processor"):
-                processor.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what has ended; unlike BatchSpanProcessor's, the answer is true and the deadline kept."""
-        flushed = False
         with guard("flush"):
-            flushed = self.pipeline.flush(timeout_millis / 1000)
-        for processor in self.pipeline.processors:
-            with guard("span processor"):
-                flushed = processor.force_flush(timeout_millis) and flushed
-        return flushed
+            return self.pipeline.flush(timeout_millis / 1000)
+        return False
 
     @guarded_hook("on_start")
     def _open(self, span: Span, context: Context) -> None:
@@ -112,19 +106,23 @@ class SessionProcessor(SpanProcessor):
         place = cast("Place | None", context.get(_context.PLACE_KEY)) or self._place_of(span, context)
         attributes = cast("Mapping[str, Any]", span.attributes)
         own_id = attributes.get(semconv.SESSION_ID)
-        if own_id is not None and (place is None or place.session_id != own_id):
-            place = Place(None, {semconv.SESSION_ID: own_id})
-        key = span.get_span_context().span_id
+        if own_id is not None:
+            place = _place_told(own_id, place)
+        own = span.get_span_context()
         entry = OpenEntry(span, place)
-        registry.opened(key, entry)
+        registry.opened(own.span_id, entry)
         if place is None:
             return
         if len(place.stamp) > 1:
             span.set_attributes({k: v for k, v in place.stamp.items() if k not in attributes})
         elif own_id is None:
             span.set_attribute(semconv.SESSION_ID, place.session_id)
+        sampled = own.trace_flags.sampled
         if place.root is not None:
-            place.root.opened(key, entry)
+            if place.root.opened(own.span_id, entry, sampled=sampled):
+                span.set_attribute(semconv.LATE, True)
+        elif place.ledger is not None and sampled:
+            place.ledger.opened()
 
     @guarded_hook("on_end")
     def _close(self, span: ReadableSpan, context: trace.SpanContext) -> None:
@@ -132,14 +130,16 @@ class SessionProcessor(SpanProcessor):
         entry = registry.open.pop(key, None)
         if entry is None and key in registry.inherited:
             return
-        place = entry.place if entry is not None else None
-        root = place.root if place is not None else None
+        sampled = context.trace_flags.sampled
+        place = _place_at_end(span, entry)
         late = False
-        if root is not None:
-            root.closed(key)
-            late = root.ended_at is not None and (span.end_time or 0) > root.ended_at
+        if place is not None:
+            if place.root is not None:
+                late = place.root.closed(key, sampled=sampled)
+            elif place.ledger is not None and sampled:
+                late = place.ledger.closed()
         # What is recorded but not sampled goes no further.
-        if context.trace_flags.sampled:
+        if sampled:
             self.pipeline.take(span, place, late)
 
     def _place_of(self, span: Span, context: Context) -> Place | None:
@@ -158,7 +158,7 @@ class SessionProcessor(SpanProcessor):
         if not self.pipeline.trust_baggage:
             return None
         session_id = baggage.get_baggage(semconv.SESSION_ID, context)
-        return Place(None, {semconv.SESSION_ID: session_id}) if isinstance(session_id, str) else None
+        return _place_of_id(session_id) if isinstance(session_id, str) else None
 
 
 def _ended_place(parent: trace.SpanContext, context: Context) -> Place | None:
@@ -170,6 +170,38 @@ def _ended_place(parent: trace.SpanContext, context: Context) -> Place | None:
     if session_id is None:
         return None
     for scope in (_context.scope_of(context), _context.innermost()):
-        if scope is not None and scope.place.session_id == session_id:
+        if scope is not None and _is_of(scope.place, session_id):
             return scope.place
-    return Place(None, {semconv.SESSION_ID: session_id})
+    return _place_of_id(session_id)
+
+
+def _is_of(place: Place, session_id: object) -> bool:
+    """Tell whether what bears this id belongs there."""
+    return place.session_id == session_id or (place.root is not None and place.root.bears(session_id))
+
+
+def _place_told(session_id: object, place: Place | None) -> Place:
+    """Return the place of a span that bears a session id, where `place` is around it."""
+    return place if place is not None and _is_of(place, session_id) else _place_of_id(session_id)
+
+
+def _place_of_id(session_id: Any) -> Place:
+    """Return the place of what belongs to a session by its id alone: where it is one of ours, its counts'."""
+    ledger = ledgers.find(session_id)
+    if ledger is not None and ledger.runs:
+        root = ledger.runs[-1]
+        return Place(root, root.options.stamp(root.session_id))
+    return Place(None, {semconv.SESSION_ID: session_id}, ledger=ledger)
+
+
+def _place_at_end(span: ReadableSpan, entry: OpenEntry | None) -> Place | None:
+    """Return where a span belongs that ended: the user may have moved it, or it was not looked after."""
+    place = entry.place if entry is not None else None
+    session_id = (span.attributes or {}).get(semconv.SESSION_ID)
+    if session_id is None or (place is not None and _is_of(place, session_id)):
+        return place
+    if place is not None and place.root is not None:
+        context = span.get_span_context()
+        place.root.forget(context.span_id if context is not None else 0)
+    ledger = ledgers.find(session_id)
+    return Place(None, {semconv.SESSION_ID: session_id}, ledger=ledger)

@@ -7,11 +7,10 @@ but remembers what was open: those spans are the parent's to end.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_sessions.sdk import _process
-from otel_sessions.sdk._guard import say_once
+from otel_sessions.sdk._guard import ignored
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
@@ -29,49 +28,64 @@ _MOST_OPEN: Final = 100_000
 """Open spans that are held, 3 kB each. OpenTelemetry itself holds none: a library that never ends its spans
 would otherwise fill the memory by our doing."""
 
+_ROOM: Final = 1_000
+"""How many are let go at once, so that the search for them costs each span next to nothing."""
+
 
 class OpenEntry:
-    """An open span and its place; `place` is None outside of sessions."""
+    """An open span and its place; `place` is None outside of sessions.
 
-    __slots__ = ("place", "span")
+    `learned` is what its block knows by now and will set at the end: whoever ends the span by force sets it.
+    """
+
+    __slots__ = ("learned", "place", "span")
 
     def __init__(self, span: Span, place: Place | None) -> None:
         self.span = span
         self.place = place
+        self.learned: dict[str, Any] | None = None
 
 
 class Registry:
     """What is open."""
 
-    __slots__ = ("inherited", "open", "roots")
+    __slots__ = ("_full", "inherited", "open", "roots")
 
     def __init__(self) -> None:
         self.open: dict[Key, OpenEntry] = {}
         self.roots: dict[int, Root] = {}
         self.inherited: frozenset[Key] = frozenset()
+        self._full = 0
 
     def opened(self, key: Key, entry: OpenEntry) -> None:
-        """Note an open span; far too many make room by those that nobody will end, as far as one can tell."""
+        """Note an open span; far too many make room by the oldest, which nobody will end, it seems."""
         self.open[key] = entry
-        if len(self.open) > _MOST_OPEN:
+        if len(self.open) > _MOST_OPEN and len(self.open) > self._full:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Forget the oldest span, unless its run is open: then it may well be at work."""
-        with suppress(StopIteration, RuntimeError, KeyError):
-            oldest = next(iter(self.open))
-            place = self.open[oldest].place
-            root = place.root if place is not None else None
-            if root is None or root.ended:
-                del self.open[oldest]
-                if root is not None:
-                    root.forget(oldest)
-                say_once(
-                    "open spans",
-                    "otel_sessions: more than %d spans are open; the oldest, which seem never to end, "
-                    "are no longer looked after",
-                    _MOST_OPEN,
-                )
+        """Forget the oldest spans, but no root: a run may last as long as the program does."""
+        gone = 0
+        for key in list(self.open):
+            entry = self.open.get(key)
+            if entry is None or _is_root(entry):
+                continue
+            self.open.pop(key, None)
+            if entry.place is not None and entry.place.root is not None:
+                entry.place.root.forget(key)
+            gone += 1
+            if gone == _ROOM:
+                break
+        # Where there are roots only, the next search is worth while after that many more.
+        self._full = len(self.open) + _ROOM if gone < _ROOM else 0
+        if gone:
+            ignored(
+                "open spans",
+                "otel_sessions: more than %d spans are open; the oldest, which seem never to end, "
+                "are no longer looked after",
+                _MOST_OPEN,
+                number=gone,
+            )
 
     def forget(self) -> None:
         """Leave everything that is open to the parent process; called in a forked child."""
@@ -81,6 +95,11 @@ class Registry:
         self.roots = {}
         for root in roots:
             root.inherit()
+
+
+def _is_root(entry: OpenEntry) -> bool:
+    root = entry.place.root if entry.place is not None else None
+    return root is not None and root.span is entry.span
 
 
 registry: Final = Registry()

@@ -6,26 +6,23 @@ is open. A root taken up from a parent process (by fork or by environment) has n
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    StatusCode,
-    TraceFlags,
-)
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, TraceFlags
 
 from otel_sessions import lifecycle, semconv
 from otel_sessions.sdk import _process
-from otel_sessions.sdk._guard import guard, guarded
+from otel_sessions.sdk._critical import critical
+from otel_sessions.sdk._failure import error_type, fail
+from otel_sessions.sdk._guard import guard, guarded, say_once
+from otel_sessions.sdk._ledger import Ledger, ledgers
 from otel_sessions.sdk._registry import OpenEntry, registry
 from otel_sessions.sdk._run import Counts, OpenSpan
+from otel_sessions.sdk._values import to_json
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._liveness import Liveness
     from otel_sessions.sdk._options import Options
 
-__all__ = ["Root", "describe", "fail"]
+__all__ = ["Root"]
 
 _BUSY_OPERATIONS: Final = frozenset(
     {"chat", "text_completion", "generate_content", "embeddings", "execute_tool", "retrieval"}
@@ -46,14 +43,13 @@ class Root:
 
     __slots__ = (
         "__weakref__",
-        "_claimed",
-        "_dropped",
-        "_ended",
+        "_entered_as",
+        "_final",
         "_handle",
-        "_lock",
+        "_ledger",
         "_open",
-        "_started",
         "_waits",
+        "_worn_id",
         "activity",
         "child",
         "ended_at",
@@ -63,6 +59,7 @@ class Root:
         "options",
         "previous_id",
         "resumed",
+        "sampled",
         "session_id",
         "span",
         "span_id",
@@ -85,10 +82,11 @@ class Root:
         self.liveness: Liveness | None = None
         self.ending: lifecycle.Ending | None = None
         self.ended_at: int | None = None
-        self._claimed = False
-        # Reentrant, for the collector may end a suspended generator's span in the midst of it.
-        self._lock = threading.RLock()
-        self._started = self._ended = self._dropped = 0
+        self.sampled = False
+        self._worn_id: str | None = None
+        self._ledger = Ledger()  # its own, until it enters the session's
+        self._entered_as = session_id
+        self._final: Counts | None = None
         self._open: dict[int, OpenEntry] = {}
         self._waits: list[str] = []
         self._handle: weakref.ref[Any] | None = None
@@ -116,11 +114,6 @@ class Root:
         return self.options.idle_timeout
 
     @property
-    def sampled(self) -> bool:
-        """Whether the root is recorded; one of another process is believed to be."""
-        return self.span_id != 0 and (self.child or self.ended or self.span.is_recording())
-
-    @property
     def ended(self) -> bool:
         """Whether the run has ended."""
         return self.ended_at is not None
@@ -137,24 +130,28 @@ class Root:
         """What the run waits for; of several things the latest."""
         return next(reversed(self._waits.copy()), None)
 
+    @critical
     def counts(self) -> Counts:
-        """Count the spans of this run in this process."""
-        with self._lock:
-            return Counts(self._started, self._ended, self._dropped)
+        """Count the spans of this session in this process, over all its runs; of an ended run, at its end."""
+        ledger = self._ledger
+        with ledger.lock:
+            return self._final or Counts(ledger.started, ledger.ended, ledger.dropped)
 
+    @critical
     def open_spans(self, limit: int = 64) -> Sequence[OpenSpan]:
-        """Return open spans of this run, the oldest first, without the root."""
-        with self._lock:
-            entries = [entry for entry in self._open.values() if entry.span is not self.span][:limit]
+        """Return open spans of this run that will be sent, the oldest first, without the root."""
+        with self._ledger.lock:
+            entries = [e for e in self._open.values() if e.span is not self.span and _is_sampled(e)][:limit]
         return [_open_span(entry.span) for entry in entries]
 
     def last_activity(self) -> int:
         """Tell when a span last started or ended, in monotonic ns."""
         return self.activity
 
+    @critical
     def busy(self) -> bool:
         """Tell whether a model or tool call is open, or the run waits."""
-        with self._lock:
+        with self._ledger.lock:
             entries = list(self._open.values())
         return bool(self._waits) or any(_is_call(entry.span) for entry in entries)
 
@@ -165,68 +162,121 @@ class Root:
 
     # --- What the processor tells -----------------------------------------------------------------
 
-    def opened(self, key: int, entry: OpenEntry) -> None:
-        """Count a span that started in this run."""
-        with self._lock:
-            self._started += 1
+    @critical
+    def opened(self, key: int, entry: OpenEntry, *, sampled: bool) -> bool:
+        """Note a span that started in this run, and count it if it will be sent; tell whether it is late."""
+        ledger = self._ledger
+        with ledger.lock:
+            if sampled:
+                ledger.started += 1
             self._open[key] = entry
         self.activity = time.monotonic_ns()
-        if self.child and id(self) not in registry.roots:
+        if self.child:
+            self._begin_as_child(entry)
+        return self.ended_at is not None
+
+    def _begin_as_child(self, entry: OpenEntry) -> None:
+        if self._worn_id is None:  # no root of ours could show it
+            self._worn_id = cast("str | None", (entry.span.attributes or {}).get(semconv.SESSION_ID))
+        if id(self) not in registry.roots:
             self._report()
 
-    def closed(self, key: int) -> None:
-        """Count a span of this run that ended."""
-        with self._lock:
-            self._open.pop(key, None)
-            self._ended += 1
-        self.activity = time.monotonic_ns()
+    @critical
+    def closed(self, key: int, *, sampled: bool) -> bool:
+        """Note that a span of this run ended, and count it if it is sent; tell whether it is late.
 
+        What ends after the run is late, whatever end time it bears: the counts have been told by then. What
+        the end of the run has counted is neither counted again nor late.
+        """
+        ledger = self._ledger
+        with ledger.lock:
+            if self._open.pop(key, None) is None:
+                return False
+            late = self.ended_at is not None
+            if sampled and not late:
+                ledger.ended += 1
+        self.activity = time.monotonic_ns()
+        return late
+
+    @critical
     def forget(self, key: int) -> None:
         """Expect no end of a span any more."""
-        with self._lock:
+        with self._ledger.lock:
             self._open.pop(key, None)
 
-    def lost(self, spans: int = 1) -> None:
-        """Count spans of this run that will never arrive."""
-        with self._lock:
-            self._dropped += spans
+    def lost(self) -> None:
+        """Count a span of this run that will never arrive."""
+        self._ledger.lost()
+
+    def bears(self, worn_id: object) -> bool:
+        """Tell whether a span's `session.id` is this session's as a limit of the tracer provider cuts it."""
+        if self._worn_id is None and self.span_id == 0 and isinstance(worn_id, str) and not self.child:
+            # The root span itself, which is just starting.
+            self._worn_id = worn_id if self.session_id.startswith(worn_id) else None
+        return self._worn_id is not None and worn_id == self._worn_id
 
     # --- Life -------------------------------------------------------------------------------------
 
-    def bind(self, span: Span, handle: object, collected: Callable[[Root], None] | None) -> None:
+    def enter_ledger(self) -> None:
+        """Count where all runs of the session in this process are counted."""
+        self._ledger, known = ledgers.enter(self._entered_as, self)
+        self.resumed = self.resumed or known
+
+    def bind(
+        self, span: Span, handle: object, collected: Callable[[Root], None] | None, *, exported: bool = True
+    ) -> None:
         """Take the started root span; `collected` is called when nobody holds `handle` any more.
 
-        Without `collected` nothing is recorded, and nobody need know of the run.
+        Without `collected` nothing is recorded, and nobody need know of the run. `exported` tells whether
+        our exporter sends the spans; where another's does, the session goes by the id as they bear it.
         """
         context = span.get_span_context()
         self.span = span
+        self.sampled = context.trace_flags.sampled and span.is_recording()
         if context.is_valid:
             self.trace_id, self.span_id = context.trace_id, context.span_id
             # The start event bears the very time of the root span.
             self.started_at = getattr(span, "start_time", None) or self.started_at
+        if self._worn_id is not None:
+            self._be_known_as(self._worn_id, exported=exported)
         if collected is not None:
             self._handle = weakref.ref(handle, lambda _: collected(self))
             self._report()
+
+    def _be_known_as(self, worn_id: str, *, exported: bool) -> None:
+        say_once(
+            "cut id",
+            "otel_sessions: a limit of the tracer provider (OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, or "
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT) cuts the session id %r to %r%s",
+            self.session_id,
+            worn_id,
+            "; our exporter restores it, exporters of others do not"
+            if exported
+            else ", by which the session is known: set the limit higher, or pass shorter ids",
+        )
+        if not exported:
+            self.session_id = worn_id
 
     def as_parent(self) -> Span:
         """Return what children of the root have as their parent."""
         if self.span_id == 0 or self.span.get_span_context().is_valid:
             return self.span
-        flags = TraceFlags(TraceFlags.SAMPLED)
+        flags = TraceFlags(TraceFlags.SAMPLED if self.sampled else TraceFlags.DEFAULT)
         return NonRecordingSpan(SpanContext(self.trace_id, self.span_id, is_remote=True, trace_flags=flags))
 
-    def attend(self, liveness: Liveness | None, trace_id: int, span_id: int) -> None:
-        """Become a run of a parent process that carried it here by environment."""
+    def attend(self, liveness: Liveness | None, parent: SpanContext, span_id: int) -> None:
+        """Become a run of a parent process that carried it here by environment, below its span `parent`."""
         self.child = True
         self.liveness = liveness
-        self.trace_id, self.span_id = trace_id, span_id
+        self.trace_id, self.span_id = parent.trace_id, span_id
+        # Where only the session was carried, nobody said that the run is not recorded.
+        self.sampled = span_id != 0 and (not parent.is_valid or parent.trace_flags.sampled)
+        self.enter_ledger()
         self._report()
 
     def inherit(self) -> None:
         """Become a run of the parent process; called in a forked child, where only one thread is."""
         self.child = True
-        self._lock = threading.RLock()
-        self._started = self._ended = self._dropped = 0
         self._open = {}
 
     def leave(self) -> None:
@@ -254,40 +304,57 @@ class Root:
         message: str | None = None,
         error: BaseException | None = None,
         forced_at: int | None = None,
+        left_open: Collection[int] = (),
     ) -> bool:
         """End the run and its root span; False if it had ended or belongs to a parent process.
 
-        `forced_at` (Unix ns) is the one end time of all that is open when the process ends.
+        `forced_at` (Unix ns) is the one end time of all that is open when the process ends, but for the
+        spans whose `id()` is in `left_open`. What is about to be ended then is counted as ended.
         """
-        if self.child or self.generation != _process.generation() or not self._claim():
+        if self.child or self.generation != _process.generation():
             return False
-        started, ended, dropped = self.counts()
-        # A forced end takes what is open along; those spans bear the same time, so none of them is late.
-        ended = ended + 1 if forced_at is None else started
-        self.ending = ending
-        self.ended_at = time.time_ns() if forced_at is None else forced_at
+        counts = self._close_ledger(ending, forced_at, left_open)
+        if counts is None:
+            return False
         registry.roots.pop(id(self), None)
-        with guard("session end"):
-            if self.span.is_recording():
-                self._describe_end(ending, (started, ended, dropped), message, error)
-        with guard("session end"):  # on its own: what can't be described must not keep the root open
-            self.span.end(self.ended_at)
-        if self.liveness is not None:
+        ledgers.leave(self._entered_as, self)
+        # Before the span: a processor of the user's that hangs when that ends must not hold up the news.
+        if self.liveness is not None and self.ended_at is not None:
             with guard("liveness"):
                 self.liveness.ended(self, ending.outcome, ending.reason, self.ended_at)
+        with guard("session end"):
+            if self.span.is_recording():
+                self._describe_end(ending, counts, message, error)
+        with guard("session end"):  # on its own: what can't be described must not keep the root open
+            self.span.end(self.ended_at)
         return True
 
-    def _claim(self) -> bool:
-        with self._lock:
-            if self._claimed:
-                return False
-            self._claimed = True
-            return True
+    @critical
+    def _close_ledger(
+        self, ending: lifecycle.Ending, forced_at: int | None, left_open: Collection[int]
+    ) -> Counts | None:
+        """Be ended, and return the counts of that instant; None if the run had ended.
+
+        The root is counted with it. A forced end takes along what is still open, and none of that is late.
+        """
+        ledger = self._ledger
+        with ledger.lock:
+            if self._final is not None:
+                return None
+            taken = [self.span_id]
+            if forced_at is not None:
+                taken = [key for key, entry in self._open.items() if id(entry.span) not in left_open]
+            entries = [entry for entry in map(self._open.pop, taken, repeat(None)) if entry is not None]
+            ledger.ended += sum(map(_is_sampled, entries))
+            counts = self._final = Counts(ledger.started, ledger.ended, ledger.dropped)
+            self.ending = ending
+            self.ended_at = time.time_ns() if forced_at is None else forced_at
+            return counts
 
     def _describe_end(
         self,
         ending: lifecycle.Ending,
-        counts: tuple[int, int, int],
+        counts: Counts,
         message: str | None,
         error: BaseException | None,
     ) -> None:
@@ -301,11 +368,11 @@ class Root:
         self.span.set_attributes(attributes)  # before what others gave, which may refuse to be written down
         attributes = {}
         if message is not None and not ending.error:
-            attributes[semconv.SESSION_MESSAGE] = message
+            attributes[semconv.SESSION_MESSAGE] = to_json(message)
         if ending.error:
             fail(self.span, error, message, event=ending is lifecycle.ENDINGS["exception"])
             if error is not None:
-                attributes[semconv.ERROR_TYPE] = type(error).__qualname__
+                attributes[semconv.ERROR_TYPE] = error_type(error)
         self.span.set_attributes(attributes)
 
     def _report(self) -> None:
@@ -320,23 +387,6 @@ class Root:
                 self.liveness.changed(self)
 
 
-def fail(span: Span, error: BaseException | None, message: str | None = None, *, event: bool = True) -> None:
-    """Give a span status ERROR, and record the exception as its one exception event."""
-    if error is not None and event:
-        with guard("exception event"):
-            span.record_exception(error, escaped=True)
-    span.set_status(StatusCode.ERROR, message if message is not None else describe(error))
-
-
-def describe(error: BaseException | None) -> str | None:
-    """Return an exception's type and text; an exception that can't be printed is named only."""
-    if error is None:
-        return None
-    with guard("exception text"):
-        return f"{type(error).__name__}: {error}"
-    return type(error).__name__
-
-
 def _open_span(span: ReadableSpan) -> OpenSpan:
     context = span.get_span_context()
     parent = span.parent
@@ -345,9 +395,13 @@ def _open_span(span: ReadableSpan) -> OpenSpan:
         name=span.name,
         kind=getattr(span.kind, "value", 0) + 1,  # some third parties give None
         parent_id=None if parent is None else parent.span_id,
-        start=span.start_time or 0,
+        start=int(span.start_time or 0),  # some give seconds with a fraction
         trace_id=context.trace_id if context is not None else 0,
     )
+
+
+def _is_sampled(entry: OpenEntry) -> bool:
+    return entry.span.get_span_context().trace_flags.sampled
 
 
 def _is_call(span: ReadableSpan) -> bool:

@@ -126,6 +126,11 @@ class Runtime:
         """Whether a remote parent's baggage is believed."""
         return self.settings.trust_baggage
 
+    @property
+    def exports(self) -> bool:
+        """Whether spans leave by our exporter, not only by those of others."""
+        return self.worker.exports
+
     def liveness_for(self, options: Options) -> Liveness | None:
         """Return who reports on a run; where events are off, only a run with time limits needs somebody."""
         limited = options.timeout is not None or options.idle_timeout is not None

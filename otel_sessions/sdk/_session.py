@@ -7,9 +7,8 @@ The handle that users hold. What belongs to the run itself is in `_root.py`, wha
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -24,6 +23,7 @@ from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._headers import headers
 from otel_sessions.sdk._options import Options, OutcomeName, ending_of, text
 from otel_sessions.sdk._root import Root
+from otel_sessions.sdk._stand_in import StandIn
 from otel_sessions.sdk._task import Task
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Activation", "Session", "Waiting", "begin", "continued", "root_of", "scope_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_REMEMBERED_IDS: Final = 10_000
-"""Ids of this process's sessions that are remembered, to tell a later run of one as resumed (1 MB)."""
-
 
 class Session:
     """One coherent run or conversation of an agent application. Made by `session()` and `start_session()`.
@@ -61,8 +57,8 @@ class Session:
 
     @property
     def id(self) -> str:
-        """`session.id`."""
-        return self._id
+        """`session.id`; once started, as the spans bear it where a limit of the tracer provider cuts it."""
+        return self._id if self._root is None else self._root.session_id
 
     @property
     def name(self) -> str:
@@ -155,16 +151,20 @@ class Session:
                 f"session {self.name!r} was started before: make a new one with session(...); to go on under "
                 f"the same id pass resume={self.id!r}"
             )
-        root = self._root = Root(self.id, options, resumed=_known.has(self.id) or options.resume is not None)
-        scope = self._scope = Scope(self, Place(root, options.stamp(self.id)), block=block)
         runtime = _provider.for_session()
-        collected = None
+        root = self._root = Root(self.id, options, resumed=options.resume is not None)
+        scope = self._scope = Scope(self, Place(root, options.stamp(self.id)), block=block)
+        collected, exported = None, False
         with guard("session start"):
             if runtime is not None:
                 root.liveness, collected = runtime.liveness_for(options), runtime.collected
+                exported = runtime.exports
+                root.enter_ledger()
                 scope.span = _root_span(runtime.tracer, scope, options)
         with guard("session start"):
-            root.bind(scope.span, self, collected)
+            root.bind(scope.span, self, collected, exported=exported)
+        if not block and root.sampled:
+            scope.span = StandIn(root, scope.before)
         _context.enter(scope)
 
     # --- Inside --------------------------------------------------------------------------------------
@@ -279,27 +279,6 @@ def continued(root: Root, parent: trace.Span) -> Session:
     scope.span = parent
     _context.enter(scope)
     return session
-
-
-class _Known:
-    """The ids that sessions of this process had lately."""
-
-    __slots__ = ("_ids",)
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def has(self, session_id: str) -> bool:
-        """Tell whether there was such a session before, and remember it."""
-        known = session_id in self._ids
-        self._ids[session_id] = None
-        if len(self._ids) > _REMEMBERED_IDS:
-            with guard("ids"):
-                self._ids.popitem(last=False)
-        return known
-
-
-_known: Final = _Known()
 
 
 def _root_span(tracer: trace.Tracer, scope: Scope, options: Options) -> trace.Span:

@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from typing_extensions import Self
 
 from otel_sessions import semconv
-from otel_sessions.errors import UsageError
 from otel_sessions.lifecycle import ENDINGS, ending_for
 from otel_sessions.sdk import _context, _process, _provider
-from otel_sessions.sdk._guard import guard, guarded
+from otel_sessions.sdk._failure import error_type, fail
+from otel_sessions.sdk._guard import guard, guarded, ignored
 from otel_sessions.sdk._registry import registry
-from otel_sessions.sdk._root import fail
+from otel_sessions.sdk._values import attribute_value, clean
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,55 +31,72 @@ if TYPE_CHECKING:
 
     B = TypeVar("B", bound="SpanBlock")
 
-__all__ = ["SpanBlock", "end_span", "start_span"]
+__all__ = ["SpanBlock", "end_span", "learn", "start_span"]
+
+
+class _Entry:
+    """One time that a block was entered."""
+
+    __slots__ = ("attached", "before", "generation", "learned", "span")
+
+    def __init__(self, span: trace.Span, before: Context, learned: dict[str, Any] | None) -> None:
+        self.span = span
+        self.before = before
+        self.learned = learned
+        self.generation = _process.generation()
+        self.attached = _context.attach_span(span, before)
 
 
 class SpanBlock:
-    """A block with a span of its own, which is current inside. It may be entered again when it was left."""
+    """A block with a span of its own, which is current inside.
 
-    __slots__ = ("_attached", "_attributes", "_before", "_generation", "_kind", "_learned", "_name", "_span")
+    It may be entered any number of times, also at once, in several threads or tasks: each entry has a span
+    of its own. What is told to the block is told to the entry of the context that tells it.
+    """
+
+    __slots__ = ("_attributes", "_entries", "_kind", "_last", "_name")
 
     def __init__(self, name: str, attributes: dict[str, Any], *, kind: SpanKind = SpanKind.INTERNAL) -> None:
-        self._name = name
+        self._name = clean(name)
         self._attributes = attributes
         self._kind = kind
-        self._span: trace.Span | None = None
-        self._learned: dict[str, Any] | None = None
-        self._before: Context | None = None
-        self._attached: Context | None = None
-        self._generation = 0
+        self._entries: list[_Entry] = []
+        # What was learned before the first entry, then the entry left last.
+        self._last: dict[str, Any] | _Entry | None = None
 
     @property
     def span(self) -> trace.Span:
         """The OpenTelemetry span; outside of the block one that records nothing."""
-        return self._span or trace.INVALID_SPAN
+        entry = self._entry()
+        return trace.INVALID_SPAN if entry is None else entry.span
 
     def set_attribute(self, name: str, value: Any) -> None:
         """Add an attribute to the span."""
         with guard("attribute"):
-            self.span.set_attribute(name, value)
+            self.span.set_attribute(clean(name), attribute_value(value))
 
     def __enter__(self) -> Self:
-        if self._span is not None:
-            raise UsageError(f"the block {self._name!r} is entered already: make a new one")
-        before = self._before = _context.parent_context()
-        span = self._span = start_span(self._name, before, self._attributes, self._kind)
-        self._learned = None
-        self._generation = _process.generation()
-        self._attached = _context.attach_span(span, before)
+        before = _context.parent_context()
+        span = start_span(self._name, before, self._attributes, self._kind)
+        learned, self._last = (self._last if isinstance(self._last, dict) else None), None
+        entry = _Entry(span, before, learned)
+        if learned is not None:
+            _expect(span, learned)
+        self._entries.append(entry)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        span, self._span = self._span, None
-        if span is None or self._attached is None or self._before is None:
+        entry = self._entry()
+        if entry is None:
             return
-        _context.restore(self._attached, self._before)
-        self._before = self._attached = None
+        self._last = entry
+        self._entries.remove(entry)
+        _context.restore(entry.attached, entry.before)
         # In a forked child the span is the parent's to end.
-        if self._generation == _process.generation():
-            end_span(span, exc, self._learned)
+        if entry.generation == _process.generation():
+            end_span(entry.span, exc, entry.learned)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -88,11 +106,57 @@ class SpanBlock:
     ) -> None:
         self.__exit__(kind, exc, tb)
 
+    def _entry(self) -> _Entry | None:
+        """Return the open entry of this context; of several that could be it, the one entered last."""
+        entries = self._entries.copy()
+        if len(entries) > 1:
+            here = otel.get_current()
+            span = trace.get_current_span(here)
+            for entry in reversed(entries):
+                if entry.attached is here or entry.span is span:
+                    return entry
+        return entries[-1] if entries else None
+
     def _learn(self, attributes: Mapping[str, Any]) -> None:
-        """Note attributes that are set just before the end; what comes after it is for nobody."""
-        if self._learned is None:
-            self._learned = {}
-        self._learned.update(attributes)
+        """Note attributes that are set just before the end; what comes before the block is kept for it."""
+        entry = self._entry()
+        if entry is not None:
+            entry.learned = learn(entry.span, entry.learned, attributes)
+        elif isinstance(self._last, _Entry):
+            _too_late(self._name)
+        else:
+            self._last = {**(self._last or {}), **attributes}
+
+    def _learned(self) -> Mapping[str, Any]:
+        """Return what was learned in this entry, or the one left last."""
+        told = self._entry() or self._last
+        return (told.learned if isinstance(told, _Entry) else told) or {}
+
+
+def learn(span: trace.Span, learned: dict[str, Any] | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to what a span will be told just before its end, also when that is forced by somebody else."""
+    if learned is None:
+        learned = {}
+        _expect(span, learned)
+    learned.update(attributes)
+    if not span.is_recording() and span.get_span_context().trace_flags.sampled:
+        _too_late(getattr(span, "name", "?"))
+    return learned
+
+
+def _expect(span: trace.Span, learned: dict[str, Any]) -> None:
+    entry = registry.open.get(span.get_span_context().span_id)
+    if entry is not None:
+        entry.learned = learned
+
+
+def _too_late(name: str) -> None:
+    ignored(
+        "late records",
+        "otel_sessions: something was recorded for the block %r after its end and is lost; "
+        "further ones are counted in stats().ignored",
+        name,
+    )
 
 
 def start_span(
@@ -117,9 +181,13 @@ def _below_carried(context: Context) -> Context:
 
 
 def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None = None) -> None:
-    """End a span with what became of it; what can't be written down of that must not keep it open."""
-    _describe_end(span, exc, learned)
-    _end(span)
+    """End a span with what became of it; what can't be written down of that must not keep it open.
+
+    One that somebody has ended before, as the end of the process does, is left as it is.
+    """
+    if span.is_recording():
+        _describe_end(span, exc, learned)
+        _end(span)
 
 
 @guarded("span end")
@@ -129,12 +197,11 @@ def _end(span: trace.Span) -> None:
 
 @guarded("span end")
 def _describe_end(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None) -> None:
-    if span.is_recording():
-        missing = _missing(span)
-        if learned or missing or exc is not None:
-            failure = {} if exc is None else _failure(span, exc)
-            span.set_attributes({**missing, **failure})
-            span.set_attributes(learned or {})
+    missing = _missing(span)
+    if learned or missing or exc is not None:
+        failure = {} if exc is None else _failure(span, exc)
+        span.set_attributes({**missing, **failure})
+        span.set_attributes(learned or {})
 
 
 def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:
@@ -142,7 +209,7 @@ def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:
     if not ending.error:
         return {}
     fail(span, exc, event=ending is ENDINGS["exception"])
-    return {semconv.ERROR_TYPE: type(exc).__qualname__}
+    return {semconv.ERROR_TYPE: error_type(exc)}
 
 
 def _missing(span: trace.Span) -> dict[str, Any]:
@@ -152,8 +219,7 @@ def _missing(span: trace.Span) -> dict[str, Any]:
     if entry is None or place is None:
         return {}
     missing: dict[str, Any] = {}
-    present = entry.span.attributes or {}
-    if semconv.SESSION_ID not in present:
+    if entry.span.dropped_attributes and semconv.SESSION_ID not in (present := entry.span.attributes or {}):
         missing = {name: value for name, value in place.stamp.items() if name not in present}
     if place.root is not None and place.root.ended:
         missing[semconv.LATE] = True

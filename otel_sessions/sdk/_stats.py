@@ -23,8 +23,9 @@ class Stats:
     `sessions_open` and `spans_open` are open now. Of ended spans `sent` were taken by the exporter,
     `pending` wait, `dropped` are lost, by reason. All three are 0 where a joined provider's own exporter
     sends. `endpoint` is where spans go, `answering` whether it took the last ones (None before the first
-    try), `trouble` what the exporter said. `events` counts the life cycle events, `faults` our own faults
-    by place: none is expected.
+    try), `trouble` what the exporter said. `events` counts the life cycle events. `ignored` is what came too
+    late to be recorded, and open spans beyond the bound that are no longer looked after, by kind; `faults`
+    are our own faults by place: none is expected.
     """
 
     sessions_open: int = 0
@@ -36,6 +37,7 @@ class Stats:
     answering: bool | None = None
     trouble: str | None = None
     events: EventStats = field(default_factory=EventStats)
+    ignored: Mapping[str, int] = field(default_factory=dict[str, int])
     faults: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -61,7 +63,7 @@ def stats() -> Stats:
     """Return what became of spans and events so far."""
     runtime = _provider.current()
     if runtime is None:
-        return Stats(faults=_guard.faults())
+        return Stats(ignored=_guard.ignored_so_far(), faults=_guard.faults())
     state = runtime.worker.sent()
     return Stats(
         sessions_open=len(registry.roots),
@@ -73,6 +75,7 @@ def stats() -> Stats:
         answering=state.answering,
         trouble=state.trouble,
         events=runtime.liveness.stats(),
+        ignored=_guard.ignored_so_far(),
         faults=_guard.faults(),
     )
 

@@ -23,7 +23,7 @@ from otel_sessions.sdk._context import Place, Scope, TaskMark
 from otel_sessions.sdk._guard import say_once
 from otel_sessions.sdk._options import text
 from otel_sessions.sdk._settings import Content
-from otel_sessions.sdk._spans import end_span, start_span
+from otel_sessions.sdk._spans import end_span, learn, start_span
 from otel_sessions.sdk._values import attribute_values, to_json
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Task:
         "_generation",
         "_given_id",
         "_id",
+        "_learned",
         "_name",
         "_result",
         "_scope",
@@ -71,6 +72,7 @@ class Task:
         self._find = find
         self._state: TaskState | None = None
         self._result: Any = _NO_RESULT
+        self._learned: dict[str, Any] | None = None
         self._scope: Scope | None = None
         self._span: trace.Span = trace.INVALID_SPAN
         self._generation = 0
@@ -100,6 +102,8 @@ class Task:
         if self._result is not _NO_RESULT:
             raise TaskResultError(f"task {self._name!r} has a result already: make a task for each result")
         self._result = value
+        if value is not None and _provider.content() is Content.CAPTURED:
+            self._learned = learn(self._span, self._learned, {semconv.TASK_RESULT: to_json(value)})
 
     def __repr__(self) -> str:
         return f"<Task {self._name!r} id={self._id!r} {self.state}>"
@@ -134,13 +138,7 @@ class Task:
             return
         _context.leave(scope)
         self._state = task_state_for(exc)
-        learned: dict[str, Any] = {semconv.TASK_STATE: self._state.value}
-        if (
-            self._result is not _NO_RESULT
-            and self._result is not None
-            and _provider.content() is Content.CAPTURED
-        ):
-            learned[semconv.TASK_RESULT] = to_json(self._result)
+        learned = {**(self._learned or {}), semconv.TASK_STATE: self._state.value}
         # In a forked child the span is the parent's to end.
         if self._generation == _process.generation():
             end_span(self._span, exc, learned)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._guard import guard
 
-__all__ = ["attribute_value", "attribute_values", "to_json"]
+__all__ = ["attribute_value", "attribute_values", "clean", "shortened", "to_json"]
 
 _LONGEST: Final = 64 * 1024
 """Characters of one recorded argument, result or message list; the rest is cut and marked."""
@@ -55,7 +55,7 @@ def attribute_values(attributes: Any) -> dict[str, Any]:
 
 def _values(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     return {
-        _clean(key) if type(key) is str else key: attribute_value(value)
+        clean(key) if type(key) is str else key: attribute_value(value)
         for key, value in attributes.items()
         if value is not None
     }
@@ -65,7 +65,7 @@ def attribute_value(value: Any) -> Any:
     """Return a value that OpenTelemetry can hold."""
     kind = type(value)
     if issubclass(kind, str):
-        return _clean(value)
+        return clean(value)
     if issubclass(kind, (int, float)):
         return value
     if issubclass(kind, Real):  # numpy's numbers
@@ -75,7 +75,7 @@ def attribute_value(value: Any) -> Any:
         and len(value) <= _LONGEST
         and all(type(item) in _PLAIN for item in value)
     ):
-        return tuple(_clean(item) if type(item) is str else item for item in value)
+        return tuple(clean(item) if type(item) is str else item for item in value)
     return to_json(value)
 
 
@@ -123,7 +123,7 @@ class _Walk:
 
     def text(self, text: str) -> str:
         """Return the beginning of a text: one character more than there is room for, if it has that."""
-        beginning = _clean(str.__getitem__(text, slice(max(self.room, 0) + 1)))
+        beginning = clean(str.__getitem__(text, slice(max(self.room, 0) + 1)))
         self.room -= len(beginning)
         return beginning
 
@@ -198,5 +198,13 @@ def _named(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text that can be sent: half a surrogate pair, which no exporter can send, becomes "?"."""
+    if type(text) is str and text.isascii():
+        return text
     return str.encode(text, "utf-8", "replace").decode()
+
+
+def shortened(text: str, longest: int) -> str:
+    """Return a text that can be sent, cut and marked beyond `longest` characters."""
+    return clean(text) if len(text) <= longest else clean(str.__getitem__(text, slice(longest))) + _CUT

@@ -59,7 +59,7 @@ class Work(SpanBlock):
     @property
     def result(self) -> Any:
         """What the work returned, as it was recorded: assign it inside of the block."""
-        return (self._learned or {}).get(self._result_key)
+        return self._learned().get(self._result_key)
 
     @result.setter
     def result(self, value: Any) -> None:

@@ -20,6 +20,7 @@ from span_collector import collector as run_collector
 
 import otel_sessions
 from otel_sessions.sdk import _context, _guard, _provider
+from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._registry import registry
 
 
@@ -33,11 +34,14 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(_provider, "_state", _provider._State())
     _guard._said.clear()
     _guard._faults.clear()
+    _guard._ignored.clear()
     yield
     if (runtime := _provider.current()) is not None:
         runtime.finish(0.0)
     registry.open.clear()
     registry.roots.clear()
+    ledgers._open.clear()
+    ledgers._closed.clear()
     _context.swap(before)
     ours = [t for t in threading.enumerate() if t not in earlier and t.name.startswith("otel-sessions")]
     for thread in ours:

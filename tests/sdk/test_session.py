@@ -322,7 +322,6 @@ def test_a_run_knows_what_it_continues(
     """`session.previous_id` is told only where the id differs."""
     from otel_sessions.sdk import _session
 
-    _session._known._ids.clear()
     with otel_sessions.session("s", **options) as session:
         root = _session.root_of(session)
         assert (root.resumed, root.previous_id) == (resumed, previous)
@@ -751,10 +750,11 @@ def test_trios_cancellation_is_no_error(recorded: Recorded):
 def test_spans_that_never_end_do_not_fill_the_memory(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """OpenTelemetry holds no open span; we hold a bounded number, and those of open sessions before others."""
+    """OpenTelemetry holds no open span; we hold a bounded number, and every root."""
     from otel_sessions.sdk import _registry
 
     monkeypatch.setattr(_registry, "_MOST_OPEN", 10)
+    monkeypatch.setattr(_registry, "_ROOM", 1)
     tracer = recorded.provider.get_tracer("leaky")
     with otel_sessions.session("ended"):
         for _ in range(5):
@@ -765,7 +765,7 @@ def test_spans_that_never_end_do_not_fill_the_memory(
     with otel_sessions.session("open") as session:
         for _ in range(20):
             tracer.start_span("ours")
-        assert len(_registry.registry.open) == 21
+        assert len(_registry.registry.open) == 10
         assert session.state == "running"
     assert sum("no longer looked after" in message for message in caplog.messages) == 1
 

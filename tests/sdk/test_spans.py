@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import gc
 import inspect
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,8 +17,10 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from outcomes import Recorded
+from span_collector import Collector
 
 import otel_sessions
+from otel_sessions import semconv
 
 
 def _current() -> int:
@@ -172,14 +176,224 @@ def test_a_cancelled_block_is_no_error(recorded: Recorded):
     assert span.events == ()
 
 
-def test_a_block_is_entered_one_at_a_time(recorded: Recorded):
-    """Entering an open block again is a mistake; entering it later makes another span."""
-    block = otel_sessions.step("s")
-    with block, pytest.raises(otel_sessions.UsageError, match="make a new one"):
-        block.__enter__()
+def test_a_block_may_be_entered_any_number_of_times(recorded: Recorded):
+    """One after the other or one inside the other: each time it is a span of its own."""
+    block = otel_sessions.tool("t")
+    with block:
+        outer = _current()
+        with block as inner:
+            assert _current() != outer
+            inner.result = "inner"
+        assert _current() == outer
+        block.result = "outer"
     with block:
         pass
-    assert [span.name for span in recorded.all()] == ["s", "s"]
+    assert [span.attributes.get("gen_ai.tool.call.result") for span in recorded.all()] == [
+        "inner",
+        "outer",
+        None,
+    ]
+
+
+def test_a_block_may_be_shared_by_threads_and_tasks(recorded: Recorded):
+    """What each tells the block reaches its own span, and nobody is told of a mistake that timing made."""
+    block = otel_sessions.model_call("m")
+    barrier = threading.Barrier(8)
+    currents: dict[int, int] = {}
+
+    def work(number: int) -> None:
+        barrier.wait()
+        for _ in range(50):
+            with block:
+                block.record(input_tokens=number, attributes={"mine": _current()})
+
+    async def task(number: int) -> None:
+        with block:
+            await asyncio.sleep(0)
+            currents[number] = _current()
+            block.record(input_tokens=number, attributes={"mine": _current()})
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.gather(*map(task, range(100, 120)))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    asyncio.run(main())
+    spans = recorded.all()
+    assert len(spans) == 8 * 50 + 20
+    assert [span for span in spans if span.attributes["mine"] != span.context.span_id] == []
+    assert len(set(currents.values())) == 20
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+# --- What is learned when nobody leaves the block in order -----------------------------------------------------
+
+
+def test_what_a_block_learned_survives_a_forced_end(recorded: Recorded):
+    """The process ends inside of it: the call is not known to be done, but what it cost is known."""
+    otel_sessions.init(capture=True)
+    with (
+        otel_sessions.session("s") as session,
+        otel_sessions.tool("t") as tool,
+        session.task("k") as task,
+        otel_sessions.model_call("m") as call,
+    ):
+        call.record(input_tokens=7, messages="said")
+        call.record(input_tokens=9)
+        tool.result = {"found": 1}
+        task.result = "half"
+        otel_sessions.shutdown()
+        call.record(input_tokens=10)
+    spans = {span.name: span.attributes for span in recorded.exporter.get_finished_spans()}
+    assert all(spans[name][semconv.FORCED_END] for name in ("chat m", "execute_tool t", "task k"))
+    assert spans["chat m"]["gen_ai.usage.input_tokens"] == 9
+    assert "said" in spans["chat m"]["gen_ai.output.messages"]
+    assert spans["execute_tool t"]["gen_ai.tool.call.result"] == '{"found": 1}'
+    assert spans["task k"][semconv.TASK_RESULT] == "half"
+    assert otel_sessions.stats().ignored == {"late records": 1}
+
+
+def test_what_is_recorded_before_the_block_is_kept_for_it(recorded: Recorded):
+    """For its first entry, forced end or not; the next begins without."""
+    call = otel_sessions.model_call("m")
+    call.record(input_tokens=7)
+    call.record(output_tokens=3)
+    tool = otel_sessions.tool("t")
+    tool.result = 1
+    assert tool.result == "1"
+    for _ in range(2):
+        with call, tool:
+            pass
+    calls = [span.attributes for span in recorded.all() if span.name == "chat m"]
+    assert [a.get("gen_ai.usage.input_tokens") for a in calls] == [7, None]
+    assert [a.get("gen_ai.usage.output_tokens") for a in calls] == [3, None]
+    assert recorded.all()[0].attributes["gen_ai.tool.call.result"] == "1"
+    again = otel_sessions.model_call("again")
+    again.record(input_tokens=5)
+    again.__enter__()
+    otel_sessions.shutdown()
+    assert recorded.exporter.get_finished_spans()[-1].attributes["gen_ai.usage.input_tokens"] == 5
+
+
+def test_what_is_recorded_after_the_block_is_counted_and_said_once(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+):
+    """A matter of timing, as where a stream is read to its end too late; never an exception."""
+    with otel_sessions.model_call("m") as call, otel_sessions.tool("t") as tool:
+        tool.result = 1
+    call.record(input_tokens=7)
+    call.record(output_tokens=3)
+    tool.result = 2
+    assert tool.result == "1"
+    assert "gen_ai.usage.input_tokens" not in recorded.one("chat m").attributes
+    assert otel_sessions.stats().ignored == {"late records": 3}
+    assert sum("after its end" in message for message in caplog.messages) == 1
+
+
+def test_nothing_is_late_where_nothing_is_recorded():
+    """Without a provider there is nothing to lose."""
+    with otel_sessions.model_call("m") as call:
+        call.record(input_tokens=7)
+    assert otel_sessions.stats().ignored == {}
+
+
+# --- Texts that can't be sent -----------------------------------------------------------------------------------
+
+HALF = "half \ud83d"
+
+
+def test_half_a_surrogate_anywhere_reaches_the_collector(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+):
+    """In names, messages, exceptions, attributes: the span is sent, with "?" in its place."""
+    for name, value in collector.env.items():
+        monkeypatch.setenv(name, value)
+    otel_sessions.init(signals=False, capture=True)
+    cause = KeyError(HALF)
+    with pytest.raises(ValueError, match="half"), otel_sessions.session("exception"):
+        raise ValueError(HALF) from cause
+    otel_sessions.start_session("error").end("error", message=HALF)
+    otel_sessions.start_session("message").end(message=HALF)
+    with otel_sessions.session(HALF, title=HALF, user_id=HALF) as session, session.waiting(HALF):
+        with session.task(HALF) as task, otel_sessions.agent(HALF), otel_sessions.step(HALF) as step:
+            step.set_attribute(HALF, HALF)
+            task.result = HALF
+        with otel_sessions.tool(HALF, call_id=HALF) as tool, otel_sessions.model_call(HALF) as call:
+            tool.result = HALF
+            call.record(model=HALF, finish_reasons=[HALF], response_id=HALF)
+    result = otel_sessions.flush(10)
+    assert (result.complete, dict(result.dropped)) == (True, {})
+    names = {span.name for span in collector.spans()}
+    assert names == {
+        "session exception",
+        "session error",
+        "session message",
+        "session half ?",
+        "task half ?",
+        "invoke_agent half ?",
+        "half ?",
+        "execute_tool half ?",
+        "chat half ?",
+    }
+    assert collector.span("session error").message == "half ?"
+    assert collector.span("session message").attributes["otel_sessions.session.message"] == "half ?"
+    assert collector.span("session exception").message == "ValueError: half ?"
+    assert otel_sessions.stats().faults == {}
+
+
+def test_an_exception_without_end_is_cut(recorded: Recorded):
+    """Its text may be a whole response; 16 Ki characters of it are kept, and 64 Ki of the stack trace."""
+    huge = "x" * 30_000_000
+    with pytest.raises(ValueError, match="xxx"), otel_sessions.tool("t"):
+        raise ValueError(huge) from KeyError(huge)
+    span = recorded.one("execute_tool t")
+    (event,) = span.events
+    assert event.name == "exception"
+    message, stack = event.attributes["exception.message"], event.attributes["exception.stacktrace"]
+    assert (len(message), message[-6:]) == (16 * 1024 + 6, "…[cut]")
+    assert len(stack) < 66 * 1024
+    assert "raise ValueError(huge)" in stack
+    assert len(span.status.description) < 17 * 1024
+    long = otel_sessions.start_session("long")
+    long.end("error", message=huge)
+    assert len(recorded.one("session long").status.description) < 17 * 1024
+
+
+def test_a_long_stack_trace_keeps_its_end(recorded: Recorded):
+    """There it is said what was raised, and where."""
+
+    def raise_from(cause: BaseException | None, depth: int) -> None:
+        if depth == 0:
+            raise ValueError("bottom") from cause
+        above = ValueError(str(depth) * 300)
+        above.__cause__ = cause
+        raise_from(above, depth - 1)
+
+    with pytest.raises(ValueError, match="bottom"), otel_sessions.step("s"):
+        raise_from(None, 300)
+    stack = recorded.one("s").events[0].attributes["exception.stacktrace"]
+    assert len(stack) < 66 * 1024
+    assert stack.startswith("[cut]…\n")
+    assert stack.endswith("ValueError: bottom\n")
+
+
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_the_text_of_an_exception_raises_does_not_matter(
+    recorded: Recorded, raised: type[BaseException]
+):
+    """The user's own exception leaves the block, and the span says what can be said."""
+
+    class HostileError(Exception):
+        def __str__(self) -> str:
+            raise raised
+
+    with pytest.raises(HostileError), otel_sessions.session("s"), otel_sessions.tool("t"):
+        raise HostileError
+    for name in ("session s", "execute_tool t"):
+        span = recorded.one(name)
+        assert span.status.description == "HostileError: <HostileError that has no text>"
+        assert [event.name for event in span.events] == ["exception"]
 
 
 @pytest.mark.parametrize("value", [object(), {1: {2}}, float("nan"), b"\xff", "x" * 100_000])

@@ -1,0 +1,118 @@
+"""How many spans of each session this process has started, ended and lost: one ledger a session.
+
+What is told on the wire is cumulative for a session in a process, over all its runs here: a later run that
+began at zero would hide what an earlier one lost. Late spans are never counted as ended, so that the ended
+ones, less the stored ones that are not late, are those that are missing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_sessions.sdk import _process
+from otel_sessions.sdk._critical import critical
+
+if TYPE_CHECKING:
+    from otel_sessions.sdk._root import Root
+
+__all__ = ["Ledger", "ledgers"]
+
+_REMEMBERED: Final = 10_000
+"""Ledgers of sessions without an open run that are kept, the ones used last: 5 MB.
+
+One that is dropped matters only if its session is resumed here after that many others: then its counts
+begin anew, and as many lost spans of the later run go unnoticed as the earlier ones had ended.
+"""
+
+
+class Ledger:
+    """The counts of one session in this process, and its open runs here."""
+
+    __slots__ = ("dropped", "ended", "lock", "runs", "started")
+
+    def __init__(self) -> None:
+        self.runs: tuple[Root, ...] = ()
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin at zero, as a forked child does; its parent may have held the lock just then."""
+        # Reentrant, for the collector may end a suspended generator's span in the midst of it.
+        self.lock = threading.RLock()
+        self.started = self.ended = self.dropped = 0
+
+    @critical
+    def opened(self) -> None:
+        """Count a span that started in none of the open runs."""
+        with self.lock:
+            self.started += 1
+
+    @critical
+    def closed(self) -> bool:
+        """Count a span that ended and belongs to no run; tell whether it is late: no run is open."""
+        with self.lock:
+            late = not self.runs
+            if not late:
+                self.ended += 1
+        return late
+
+    @critical
+    def lost(self) -> None:
+        """Count a span that will never arrive."""
+        with self.lock:
+            self.dropped += 1
+
+
+class Ledgers:
+    """The ledgers of this process by session id; safe to use from any thread."""
+
+    __slots__ = ("_closed", "_lock", "_open")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._open: dict[str, Ledger] = {}
+        self._closed: OrderedDict[str, Ledger] = OrderedDict()
+
+    @critical
+    def enter(self, session_id: str, run: Root) -> tuple[Ledger, bool]:
+        """Return the ledger that a run counts in from now on, and whether the session had a run before."""
+        with self._lock:
+            ledger = self.find(session_id)
+            known = ledger is not None
+            if ledger is None:
+                ledger = Ledger()
+            self._open[session_id] = ledger
+            self._closed.pop(session_id, None)
+            with ledger.lock:
+                ledger.runs = (*ledger.runs, run)
+        return ledger, known
+
+    @critical
+    def leave(self, session_id: str, run: Root) -> None:
+        """Note that a run has ended; without another one its ledger is kept for a later run, for a while."""
+        with self._lock:
+            ledger = self._open.get(session_id)
+            if ledger is None:
+                return
+            with ledger.lock:
+                ledger.runs = tuple(other for other in ledger.runs if other is not run)
+            if not ledger.runs:
+                self._closed[session_id] = ledger
+                del self._open[session_id]
+                while len(self._closed) > _REMEMBERED:
+                    self._closed.popitem(last=False)
+
+    def find(self, session_id: Any) -> Ledger | None:
+        """Return the ledger of a session that has or had a run here."""
+        return self._open.get(session_id) or self._closed.get(session_id)
+
+    def renew(self) -> None:
+        """Begin all counts at zero, in a forked child; that it had these sessions stays true."""
+        self._lock = threading.RLock()
+        for ledger in (*self._open.values(), *self._closed.values()):
+            ledger.renew()
+
+
+ledgers: Final = Ledgers()
+_process.around_fork(in_child=ledgers.renew)
