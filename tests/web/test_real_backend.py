@@ -139,6 +139,26 @@ def test_a_backend_that_restarts_is_missed_and_found_again(backend: BackendProce
         expect(row.locator(".state")).to_contain_text("Completed", timeout=30_000)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_whoever_is_turned_away_can_say_the_token_there(
+    start_backend: Callable[..., BackendProcess], open_page: Open, scheme: str
+) -> None:
+    """The page of the 401 looks like the others, takes the token, and leads to where one wanted to go."""
+    backend = start_backend("--token", "open-sesame")
+    page = open_page(backend, "/search?q=a", scheme=scheme, forgiven=("401",))
+    expect(page.get_by_role("heading", name="Unauthorized")).to_be_visible()
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(247, 247, 245)", "dark": "rgb(19, 20, 22)"}[scheme]
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Open").click()
+    expect(page.get_by_role("heading", name="Unauthorized")).to_be_visible()
+    page.get_by_label("Token").fill("open-sesame")
+    page.get_by_role("button", name="Open").click()
+    expect(page).to_have_url(f"{backend.url}/search")
+    expect(page.locator(".health.live")).to_be_visible()
+    assert "sesame" not in page.content()
+
+
 @pytest.fixture
 def replayed(backend: BackendProcess) -> BackendProcess:
     """Send every recording there is to a backend."""
