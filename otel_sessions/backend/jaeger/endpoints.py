@@ -183,9 +183,14 @@ async def _services_v3(services: Services, request: web.Request) -> web.StreamRe
 
 
 async def _operations_v3(services: Services, request: web.Request) -> web.StreamResponse:
-    """List names and kinds of a service's spans, or those of one kind."""
+    """List names and kinds of a service's spans, or those of one kind; what is empty is left out."""
     service, kind = parameters.operations_v3(_query(request))
-    return await answer(request, lambda: {"operations": _operations(services, service, kind)})
+
+    def read() -> JsonObject:
+        known = _operations(services, service, kind)
+        return {"operations": [{key: value for key, value in one.items() if value} for one in known]}
+
+    return await answer(request, read)
 
 
 async def _traces_v3(

@@ -186,6 +186,7 @@ def _span_tags(span: SpanMessage, scope: InstrumentationScope) -> Iterator[Tag]:
         yield Tag("otel.status_description", "string", span.status.message)
     if span.trace_state:
         yield Tag("w3c.tracestate", "string", span.trace_state)
+    yield Tag("internal.span.format", "string", "otlp")  # what Jaeger's collector says of how it came
 
 
 def _log_fields(event: SpanMessage.Event) -> Iterator[Tag]:

@@ -281,8 +281,10 @@ def _storable(at: int) -> int:
 
 
 def _texts(text: str) -> dict[str, str]:
-    """Read a JSON object of strings. Raises ValueError."""
+    """Read a JSON object of strings, or null. Raises ValueError."""
     members: Any = loads(text)
+    if members is None:
+        return {}
     if not isinstance(members, dict):
         raise ValueError("it is no object")  # noqa: TRY004 - what was sent is wrong, no call of ours
     for key, value in members.items():

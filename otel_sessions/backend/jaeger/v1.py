@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from otel_sessions.backend.jaeger.golang import number_text
 from otel_sessions.backend.jaeger.model import Log, Process, Reference, Span, Tag
 
 __all__ = ["JsonObject", "error_json", "id_text", "processes_json", "span_json"]
@@ -70,7 +71,7 @@ def _value(tag: Tag) -> object:
     if tag.type == "int64":
         return tag.value if abs(tag.value) <= _EXACT else str(tag.value)
     if tag.type == "float64":
-        return tag.value if math.isfinite(tag.value) else str(tag.value)
+        return tag.value if math.isfinite(tag.value) else number_text(tag.value)
     if tag.type == "binary":
         return base64.b64encode(tag.value).decode()
     return tag.value

@@ -147,10 +147,15 @@ def _links(span: Span, parent: bytes) -> Iterator[JsonObject]:
             continue
         kind = Tag("opentracing.ref_type", "string", reference.type.lower())
         yield {
-            "traceId": reference.trace_id.hex(),
-            "spanId": reference.span_id.hex(),
+            "traceId": _hex(reference.trace_id),
+            "spanId": _hex(reference.span_id),
             "attributes": _values({kind.key: kind}),
         }
+
+
+def _hex(given: bytes) -> str:
+    """Write an id; one of zeros is none."""
+    return given.hex() if any(given) else ""
 
 
 # --- Attributes -------------------------------------------------------------------------------------------
