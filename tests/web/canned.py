@@ -47,9 +47,11 @@ def a_session(key: str = "s-1", **fields: Any) -> dict[str, Any]:
         "waiting_for": None,
         "outcome": "ok",
         "end_reason": "completed",
+        "error": None,
         "started_at": str(start),
         "ended_at": str(start + 10 * SECOND),
         "last_seen_at": str(start + 10 * SECOND),
+        "last_ended_at": str(start + 10 * SECOND),
         "duration": str(10 * SECOND),
         "runs_count": 1,
         "spans": 4,
@@ -61,6 +63,7 @@ def a_session(key: str = "s-1", **fields: Any) -> dict[str, Any]:
         "tool_calls": 1,
         "agents": [],
         "models": ["gpt-5.6"],
+        "tools": [],
         "input_tokens": 1200,
         "output_tokens": 340,
         "cached_tokens": None,
@@ -284,9 +287,15 @@ class CannedBackend:
     async def _list(self, request: web.Request) -> web.Response:
         wanted = [state for state in request.query.get("state", "").split(",") if state]
         text = request.query.get("q", "").lower()
+        sort = request.query.get("sort", "-started_at")
+        column = sort.removeprefix("-")
         everything = sorted(
-            self.sessions.values(), key=lambda s: (int(s["started_at"]), s["id"]), reverse=True
+            self.sessions.values(),
+            key=lambda s: (int(s[column]) if column.endswith("_at") else s[column], s["id"]),
+            reverse=sort.startswith("-"),
         )
+        failed, text = "outcome:error" in text, text.replace("outcome:error", "").strip()
+        everything = [s for s in everything if not failed or s["outcome"] == "error"]
         named = [s for s in everything if text in f"{s['name']} {s['title']} {s['service']}".lower()]
         found = [s for s in named if not wanted or s["state"] in wanted]
         skip = int(request.query.get("after", "0"))

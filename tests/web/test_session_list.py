@@ -88,6 +88,46 @@ def test_a_row_changes_in_place(canned: CannedBackend, open_page: Open) -> None:
     expect(page.get_by_role("button", name=re.compile("Running"))).to_contain_text("0")
 
 
+def test_columns_sort_by_click_and_the_address_keeps_it(canned: CannedBackend, open_page: Open) -> None:
+    """The server sorts; what is new waits, for only the server knows its place."""
+    for name, errors in (("a", 1), ("b", 5), ("c", 3)):
+        canned.sessions[name] = a_session(name, name=f"session {name}", errors=errors)
+    page = open_page(canned)
+    head = page.get_by_role("columnheader", name="Errors")
+    expect(page.get_by_role("columnheader", name="Started")).to_have_attribute("aria-sort", "descending")
+    head.get_by_role("button").click()
+    expect(page).to_have_url(f"{canned.url}/sessions?sort=-errors")
+    expect(rows(page).locator(".name b")).to_have_text(["session b", "session c", "session a"])
+    expect(head).to_have_attribute("aria-sort", "descending")
+    head.get_by_role("button").click()
+    expect(rows(page).locator(".name b")).to_have_text(["session a", "session c", "session b"])
+    page.reload()
+    expect(rows(page).locator(".name b")).to_have_text(["session a", "session c", "session b"])
+    page.wait_for_function("document.querySelector('.health.live') !== null")
+    canned.publish("session", a_session("d", name="session d", errors=2, start=now_ns()))
+    page.get_by_role("button", name=re.compile("1 new session")).click()
+    expect(rows(page).locator(".name b")).to_have_text(["session a", "session d", "session c", "session b"])
+    page.get_by_role("columnheader", name="Started").get_by_role("button").click()
+    expect(page).to_have_url(f"{canned.url}/sessions")
+
+
+def test_a_failed_session_says_why(canned: CannedBackend, open_page: Open) -> None:
+    """In the list as far as it fits, on its page in full; and those that failed can be had alone."""
+    failed = {"state": "ended", "outcome": "error", "end_reason": "error"}
+    canned.sessions["a"] = a_session("a", **failed, error="RuntimeError: <b>model</b> backend\n  at x.py:3")
+    canned.sessions["b"] = a_session("b")
+    page = open_page(canned)
+    expect(rows(page).locator(".why")).to_have_text("RuntimeError: <b>model</b> backend")
+    chip = page.get_by_role("button", name="Failed")
+    chip.click()
+    expect(page).to_have_url(f"{canned.url}/sessions?q=outcome%3Aerror")
+    expect(chip).to_have_attribute("aria-pressed", "true")
+    chip.click()
+    expect(page).to_have_url(f"{canned.url}/sessions")
+    rows(page).locator("a.open", has_text="RuntimeError").click()
+    expect(page.locator(".why-failed")).to_contain_text("at x.py:3")
+
+
 def test_filters_live_in_the_address(canned: CannedBackend, open_page: Open) -> None:
     """State and text are in the URL; reload and Back bring them back."""
     canned.sessions["a"] = a_session("a", state="running", name="alpha")

@@ -10,6 +10,7 @@ import {
   count,
   duration,
   endedState,
+  firstLine,
   kindClass,
   link,
   pretty,
@@ -40,6 +41,11 @@ const session = (fields) => ({
   ...fields,
 });
 const NOW = 1000000040000; // ms: 40 s after the start, 30 s after the last sign of life
+
+Deno.test("an error's first line is the one that says something", () => {
+  assert.equal(firstLine("\n  \nRuntimeError: no\n  at x"), "RuntimeError: no");
+  assert.equal(firstLine(""), "");
+});
 
 Deno.test("what is unknown is called unknown, and 0 is 0", () => {
   assert.deepEqual(
@@ -146,6 +152,12 @@ Deno.test("an open state says since when, or for what", () => {
   assert.equal(note({ state: "stale" }), "no news for 30 s");
   assert.equal(note({ state: "waiting", waiting_for: "approval" }), "for approval");
   assert.equal(note({ state: "idle", outcome: "error" }), "30 s, failed");
+  assert.equal(note({ state: "idle", waiting_for: "approval" }), "30 s, waits for approval");
+  assert.equal(note({ state: "running", inferred: true, outcome: "error" }), "inferred, failed");
+  assert.equal(
+    note({ state: "running", inferred: true, waiting_for: "approval" }),
+    "inferred, waits for approval",
+  );
   assert.match(note({ state: "lost" }), /^since /);
 });
 

@@ -118,6 +118,19 @@ Deno.test("a further page comes below, and no row comes twice", () => {
   assert.equal(book.next.value, null);
 });
 
+Deno.test("in an order that only the server knows, nothing is placed by guess", () => {
+  const book = loaded([session("z", { started_at: "5" })], { next: "cursor" });
+  book.load({ ...answer([session("z", { started_at: "5" })]), next: "cursor" }, new Set(), true);
+  book.append({
+    ...answer([session("a", { started_at: "900" }), session("m", { started_at: "7" })]),
+    next: "c",
+  });
+  assert.deepEqual(book.order.value, ["z", "a", "m"]);
+  assert.equal(book.put(session("b", { started_at: "1" }), true), "held");
+  assert.equal(book.put(session("a", { revision: 9, started_at: "900" }), true), "updated");
+  assert.deepEqual(book.order.value, ["z", "a", "m"]);
+});
+
 Deno.test("a removed session is marked, and a held one dropped", () => {
   const book = loaded([session("a")]);
   book.put(session("b", { started_at: "2000" }), false);

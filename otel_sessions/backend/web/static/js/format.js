@@ -224,14 +224,23 @@ export function shownState(s, now) {
   if (s.state === "ended") return endedState(s.outcome, s.end_reason);
   const heard = toMs(s.last_seen_at);
   const notes = lexicon({
-    running: s.inferred ? "inferred" : "",
+    running: !s.inferred ? "" : inferredNote(s),
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
     stale: `no news for ${age(now - heard)}`,
     lost: `since ${when(heard, now)}`,
-    idle: [age(now - heard), s.outcome && (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase()].filter(Boolean)
-      .join(", "),
+    idle: [
+      age(now - heard),
+      s.waiting_for && `waits for ${s.waiting_for}`,
+      s.outcome && (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase(),
+    ].filter(Boolean).join(", "),
   });
   return { ...stateLook(s.state), note: notes[s.state] ?? "" };
+}
+
+/** What spans alone tell of a session that was heard of just now. @param {Session} s */
+function inferredNote(s) {
+  if (s.waiting_for) return `inferred, waits for ${s.waiting_for}`;
+  return s.outcome ? `inferred, ${(OUTCOMES[s.outcome] ?? s.outcome).toLowerCase()}` : "inferred";
 }
 
 /** @param {string | null} outcome @param {string | null} reason */
@@ -248,6 +257,11 @@ export function endedState(outcome, reason) {
 /** What a session is called, most telling first. @param {Session} s */
 export function sessionName(s) {
   return s.name ?? s.title ?? s.session_id ?? s.id;
+}
+
+/** The first line that says something: what follows in an error is where it happened. @param {string} text */
+export function firstLine(text) {
+  return text.split("\n").find((line) => line.trim()) ?? text;
 }
 
 /** The text beside the name: the title, unless it already is the name. @param {Session} s */

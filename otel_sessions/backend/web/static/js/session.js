@@ -239,6 +239,10 @@ function Head({ session: s, lasting }) {
       ${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}
       <span aria-live="polite"><${State} session=${s} /></span>
     </div>
+    ${s.error
+      ? html`<p class="why-failed"><i aria-hidden="true">!</i> <span class="visually-hidden">Error:</span>
+        <${Text} value=${s.error} /></p>`
+      : null}
     <div class="facts">
       <${Fact} name="Service">${s.service
         ? html`<${Text} value=${s.service} />`
@@ -250,7 +254,7 @@ function Head({ session: s, lasting }) {
         `
         : null}
       <${Fact} name="Started"><${Ago} ns=${s.started_at} /></${Fact}>
-      <${Fact} name=${isBound(s) ? "Spans cover" : "Duration"}><${Duration} ns=${lasting} /></${Fact}>
+      <${Fact} name=${s.inferred ? "Spans cover" : "Duration"}><${Duration} ns=${lasting} /></${Fact}>
       ${s.runs_count > 1 ? html`<${Fact} name="Runs">${count(s.runs_count)}</${Fact}>` : null}
       ${s.tasks_count ? html`<${Fact} name="Tasks">${count(s.tasks_count)}</${Fact}>` : null}
       ${s.turns ? html`<${Fact} name="Turns">${count(s.turns)}</${Fact}>` : null}

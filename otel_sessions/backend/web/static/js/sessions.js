@@ -10,6 +10,7 @@ import {
   cost,
   count,
   duration,
+  firstLine,
   isBound,
   isGrowing,
   plural,
@@ -40,6 +41,10 @@ let refreshTimer;
 
 const states = computed(() => (query.value.get("state") ?? "").split(",").filter(Boolean));
 const text = computed(() => query.value.get("q") ?? "");
+const sort = computed(() => query.value.get("sort") ?? "");
+
+const FAILED = "outcome:error"; // as the filter's language has it
+const failedOnly = computed(() => text.value.split(/\s+/).includes(FAILED));
 
 /** Keep the list right wherever the reader is. */
 export function start() {
@@ -57,7 +62,8 @@ export function start() {
 function hear(s) {
   const before = book.rows.get(s.id)?.peek().state;
   // What a filter text matches only the server knows; then the next reading of the list finds it.
-  const fate = before === undefined && loadedText ? "elsewhere" : book.put(s, isQuiet());
+  // So it does of a new session's place in an order that is not by start.
+  const fate = before === undefined && (loadedText || loadedSort) ? "elsewhere" : book.put(s, isQuiet());
   if (fate !== "updated" || before !== s.state) refreshLater();
 }
 
@@ -88,27 +94,29 @@ async function refresh() {
 
 let loadedStates = "";
 let loadedText = "";
+let loadedSort = "";
 
 /** @param {string | null} after */
 function listUrl(after) {
-  return url(["sessions"], { state: loadedStates, q: loadedText, limit: PAGE, after });
+  return url(["sessions"], { state: loadedStates, q: loadedText, sort: loadedSort, limit: PAGE, after });
 }
 
 /** @param {AbortSignal} signal */
 async function load(signal) {
-  const key = `${states.peek().join()}|${text.peek()}|${epoch.peek()}`;
-  if (key === loadedKey) {
+  const [chosen, words, order] = [states.peek().join(), text.peek(), sort.peek()];
+  const key = `${chosen}|${words}|${order}|${epoch.peek()}`;
+  if (key === loadedKey && !(book.ranked && book.held.peek().length)) {
     stream.follow(null, null);
     return book.showHeld();
   }
   loading.value = true;
-  const address = url(["sessions"], { state: states.peek().join(), q: text.peek(), limit: PAGE });
+  const address = url(["sessions"], { state: chosen, q: words, sort: order, limit: PAGE });
   try {
     const answer = /** @type {SessionList} */ (await get(address, signal));
-    [loadedKey, loadedStates, loadedText] = [key, states.peek().join(), text.peek()];
+    [loadedKey, loadedStates, loadedText, loadedSort] = [key, chosen, words, order];
     problem.value = null;
     setServerTime(answer.now);
-    book.load(answer, new Set(states.peek()));
+    book.load(answer, new Set(states.peek()), order !== "");
     ready.value = true;
     stream.follow(null, answer.event_id);
     requestAnimationFrame(restoreScrollAfterReload);
@@ -133,7 +141,7 @@ async function loadMore() {
 
 /** The page at /sessions. */
 export function SessionsPage() {
-  const filter = `${states.value.join()}|${text.value}|${epoch.value}`;
+  const filter = `${states.value.join()}|${text.value}|${sort.value}|${epoch.value}`;
   const attempt = useRef(() => {});
   useEffect(() => {
     document.title = "Sessions - otel-sessions";
@@ -143,7 +151,7 @@ export function SessionsPage() {
     requestAnimationFrame(restoreScroll);
     return () => abort.abort();
   }, [filter]);
-  useKeys({ next: () => step(1), previous: () => step(-1), news: () => book.showHeld() });
+  useKeys({ next: () => step(1), previous: () => step(-1), news: () => attempt.current() });
   const filtered = states.value.length > 0 || text.value !== "";
   if (!ready.value) {
     return problem.value
@@ -163,7 +171,7 @@ export function SessionsPage() {
   return html`
     <main>
       <h1 class="visually-hidden">Sessions</h1>
-      ${nothingYet ? null : html`<${Chips} />`}
+      ${nothingYet ? null : html`<${Chips} news=${() => attempt.current()} />`}
       ${problem.value ? html`<${Failure} problem=${problem.value} retry=${attempt.current} />` : null}
       ${nothingYet ? html`<${Welcome} />` : empty && !problem.value ? html`<${NoHits} />` : html`<${List} />`}
     </main>
@@ -183,7 +191,8 @@ function total() {
   return counts ? Object.values(counts).reduce((sum, n) => sum + n, 0) : 0;
 }
 
-function Chips() {
+/** @param {{ news: () => void }} props */
+function Chips({ news }) {
   const counts = book.counts.value;
   const chosen = new Set(states.value);
   const held = book.held.value.length;
@@ -208,12 +217,54 @@ function Chips() {
             <${Glyph} ...${stateLook(state)} /> <b>${counts ? count(counts[state]) : ""}</b></button>
         `
       )}
+      <button class="chip" aria-pressed=${failedOnly.value} onClick=${chooseFailed}
+        title="Sessions whose outcome is an error">
+        <${Glyph} ...${stateLook("failed")} /></button>
       <span class="news" aria-live="polite">${held
-        ? html`<button class="chip new" onClick=${() => book.showHeld()}>${
-          plural(held, "new session")
-        } <kbd>r</kbd></button>`
+        ? html`<button class="chip new" onClick=${news}>${plural(held, "new session")} <kbd>r</kbd></button>`
         : null}</span>
     </div>
+  `;
+}
+
+/** Failure is an outcome, not a state: it is one word of the filter's text. */
+function chooseFailed() {
+  const words = text.value.split(/\s+/).filter((word) => word && word !== FAILED);
+  if (!failedOnly.value) words.push(FAILED);
+  adjust({ q: words.join(" ") }, { push: true });
+}
+
+/** Columns, and what the list can be sorted by. @type {{ word: string, sort?: string, look?: string }[]} */
+const COLUMNS = [
+  { word: "State" },
+  { word: "Session", sort: "name" },
+  { word: "Service", sort: "service", look: "wide" },
+  { word: "Started", sort: "-started_at", look: "wide" },
+  { word: "Duration" },
+  { word: "Tokens", sort: "-input_tokens", look: "num" },
+  { word: "Cost", sort: "-cost", look: "num wide" },
+  { word: "Errors", sort: "-errors", look: "num" },
+  { word: "Models", look: "wide models" },
+];
+const NEWEST_FIRST = "-started_at";
+
+/** A column's head; a click sorts by it, another turns the order round. @param {{ word: string, sort?: string, look?: string }} props */
+function Column({ word, sort: first, look }) {
+  if (!first) return html`<th role="columnheader" scope="col" class=${look}>${word}</th>`;
+  const now = sort.value || NEWEST_FIRST;
+  const by = now.replace("-", "") === first.replace("-", "");
+  const turned = now.startsWith("-") ? now.slice(1) : `-${now}`;
+  const next = by ? turned : first;
+  return html`
+    <th role="columnheader" scope="col" class=${look}
+      aria-sort=${by
+        ? now.startsWith("-") ? "descending" : "ascending"
+        : undefined}><button class="sort" title=${first === "-input_tokens"
+        ? "Sort by tokens in"
+        : `Sort by ${word.toLowerCase()}`}
+        onClick=${() => adjust({ sort: next === NEWEST_FIRST ? null : next }, { push: true })}>${word}${by
+          ? html`<i aria-hidden="true">${now.startsWith("-") ? "↓" : "↑"}</i>`
+          : null}</button></th>
   `;
 }
 
@@ -223,19 +274,18 @@ function List() {
   return html`
     <div class=${`card list ${loading.value ? "dimmed" : ""}`}>
       <table role="table">
-        <thead role="rowgroup"><tr role="row">
-          <th role="columnheader" scope="col">State</th><th role="columnheader" scope="col">Session</th><th role="columnheader" scope="col" class="wide">Service</th>
-          <th role="columnheader" scope="col" class="wide">Started</th><th role="columnheader" scope="col">Duration</th><th role="columnheader" scope="col" class="num">Tokens</th>
-          <th role="columnheader" scope="col" class="num wide">Cost</th><th role="columnheader" scope="col" class="num">Errors</th>
-          <th role="columnheader" scope="col" class="wide models">Models</th>
-        </tr></thead>
+        <thead role="rowgroup"><tr role="row">${COLUMNS.map((column) =>
+          html`<${Column} key=${column.word} ...${column} />`
+        )}</tr></thead>
         <tbody role="rowgroup">${ids.map((id) =>
           html`<${Row} key=${id} id=${id} longest=${longest} />`
         )}</tbody>
       </table>
       ${book.next.value
         ? html`<div class="more"><button class="button" disabled=${loading.value} onClick=${loadMore}>
-          ${loading.value ? "Reading…" : "Show older sessions"}</button></div>`
+          ${
+          loading.value ? "Reading…" : book.ranked ? "Show more sessions" : "Show older sessions"
+        }</button></div>`
         : null}
     </div>
   `;
@@ -263,7 +313,9 @@ function Row({ id, longest }) {
           s,
         )} /></b>${s.session_id === null
           ? html`<span class="tag kind" title="These spans bear no session id: their trace is the session">trace</span>`
-          : null}${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}</a></td>
+          : null}${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}${s.error
+          ? html`<span class="title why" title=${s.error}><${Text} value=${firstLine(s.error)} /></span>`
+          : null}</a></td>
       <td role="cell" class="wide">${s.service
         ? html`<span class="tag"><${Text} value=${s.service} /></span>`
         : html`<${Unknown} />`}</td>

@@ -88,6 +88,8 @@ export class SessionBook {
     this.rows = new Map();
     /** States shown; empty means all. @type {ReadonlySet<string>} */
     this.states = new Set();
+    /** Whether only the server knows where a new row belongs: the order is not by start, newest first. */
+    this.ranked = false;
   }
 
   /** @param {string} id */
@@ -95,13 +97,14 @@ export class SessionBook {
     return /** @type {Signal<Session>} */ (this.rows.get(id));
   }
 
-  /** Take a first page; rows that stay keep their signal. @param {SessionList} answer @param {ReadonlySet<string>} states */
-  load(answer, states) {
+  /** Take a first page; rows that stay keep their signal. @param {SessionList} answer @param {ReadonlySet<string>} states @param {boolean} [ranked] */
+  load(answer, states, ranked = false) {
     batch(() => {
       const old = this.rows;
       this.rows = new Map();
       for (const s of answer.sessions) this.rows.set(s.id, newer(old.get(s.id), s));
       this.states = states;
+      this.ranked = ranked;
       this.order.value = [...this.rows.keys()];
       this.held.value = [];
       this.gone.value = new Set();
@@ -135,7 +138,7 @@ export class SessionBook {
     }
     if (!this.#belongs(s)) return "elsewhere";
     const others = this.held.peek().filter((other) => other.id !== s.id);
-    if (!quiet || others.length) {
+    if (!quiet || others.length || this.ranked) {
       this.held.value = [...others, s];
       return "held";
     }
@@ -168,15 +171,16 @@ export class SessionBook {
   #belongs(s) {
     if (!this.matches(s)) return false;
     const last = this.order.peek().at(-1);
-    return this.next.peek() === null || !last ||
+    return this.ranked || this.next.peek() === null || !last ||
       compareNs(s.started_at, this.row(last).peek().started_at) > 0;
   }
 
   #sort() {
     const of = (/** @type {string} */ id) => this.row(id).peek();
-    this.order.value = [...this.rows.keys()].sort((a, b) =>
-      compareNs(of(b).started_at, of(a).started_at) || (a < b ? 1 : -1)
-    );
+    const ids = [...this.rows.keys()];
+    this.order.value = this.ranked
+      ? ids
+      : ids.sort((a, b) => compareNs(of(b).started_at, of(a).started_at) || (a < b ? 1 : -1));
   }
 }
 

@@ -20,6 +20,7 @@ export interface Session {
   waiting_for: string | null;
   outcome: string | null;
   end_reason: string | null;
+  error: string | null;
   started_at: Ns;
   ended_at: Ns | null;
   last_seen_at: Ns;
@@ -34,6 +35,7 @@ export interface Session {
   tool_calls: number;
   agents: string[];
   models: string[];
+  tools: string[];
   input_tokens: number | null;
   output_tokens: number | null;
   cached_tokens: number | null;
