@@ -191,19 +191,21 @@ def grpc_receiver(answer: Callable[[Any], bytes] | None = None, **options: Any) 
 
     receiver = Receiver(**options)
 
-    def export(body: bytes, call: Any) -> bytes:
-        receiver.bodies.append(body)
-        receiver.requests.append(("Export", dict(call.invocation_metadata())))
-        content = b"" if answer is None else answer(call)
-        receiver.accepted.append(body)
-        return content
+    def service(package: str, name: str) -> grpc.GenericRpcHandler:
+        def export(body: bytes, call: Any) -> bytes:
+            receiver.bodies.append(body)
+            receiver.requests.append((name, dict(call.invocation_metadata())))
+            content = b"" if answer is None else answer(call)
+            receiver.accepted.append(body)
+            return content
 
-    handler = grpc.method_handlers_generic_handler(
-        "opentelemetry.proto.collector.logs.v1.LogsService",
-        {"Export": grpc.unary_unary_rpc_method_handler(export)},
-    )
+        return grpc.method_handlers_generic_handler(
+            f"opentelemetry.proto.collector.{package}.v1.{name}",
+            {"Export": grpc.unary_unary_rpc_method_handler(export)},
+        )
+
     server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers((handler,))
+    server.add_generic_rpc_handlers((service("logs", "LogsService"), service("trace", "TraceService")))
     address = f"127.0.0.1:{receiver.port}"
     if receiver.credentials is not None:
         receiver.port = server.add_secure_port(address, receiver.credentials)
