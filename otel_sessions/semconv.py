@@ -158,6 +158,8 @@ EVENTS: Final = frozenset(
 
 BAGGAGE_RUN: Final = "otel_sessions.run"
 """Baggage key beside `session.id`: hex span id of the run's root."""
+BAGGAGE_TRACE: Final = "otel_sessions.trace"
+"""Baggage key beside it: hex trace id of the run's root, where `traceparent` is of another trace."""
 
 # --- In Collectors (collector-config/): taken off again before the backend --------------------------------
 

@@ -31,7 +31,8 @@ __all__ = ["child_env", "take_up", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ID_BYTES: Final = 16
+_SPAN_ID: Final = 16
+_TRACE_ID: Final = 32
 
 
 def wrap(function: F) -> F:
@@ -86,16 +87,21 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     context = TraceContextTextMapPropagator().extract(carried, _context.parent_context())
     context = W3CBaggagePropagator().extract(carried, context)
     session_id = baggage.get_baggage(semconv.SESSION_ID, context)
-    run = _span_id(baggage.get_baggage(semconv.BAGGAGE_RUN, context))
+    run = _number(baggage.get_baggage(semconv.BAGGAGE_RUN, context), _SPAN_ID)
+    run_trace = _number(baggage.get_baggage(semconv.BAGGAGE_TRACE, context), _TRACE_ID)
     parent = trace.get_current_span(context)
     if not isinstance(session_id, str) or not session_id:
         return
     root = Root(session_id, Options(name="", id=session_id))
-    root.attend(runtime.liveness_for(root.options), parent.get_span_context(), run)
+    above = parent.get_span_context()
+    if run_trace:
+        above = trace.SpanContext(run_trace, above.span_id, is_remote=True, trace_flags=above.trace_flags)
+    root.attend(runtime.liveness_for(root.options), above, run)
     runtime.carried_place = Place(root, root.options.stamp(session_id))
     runtime.carried = continued(root, parent)
 
 
-def _span_id(value: object) -> int:
+def _number(value: object, digits: int) -> int:
+    """Read an id of so many hex digits; 0 for what is none."""
     text = value if isinstance(value, str) else ""
-    return int(text, 16) if len(text) == _ID_BYTES and all(c in "0123456789abcdef" for c in text) else 0
+    return int(text, 16) if len(text) == digits and all(c in "0123456789abcdef" for c in text) else 0

@@ -1,7 +1,7 @@
 """A session as headers: W3C Trace Context and Baggage, which any service understands.
 
-Of ours there is only `session.id` and the root's span id in the baggage, for baggage leaves in every
-outgoing request.
+Of ours there is only `session.id` and the root's ids in the baggage, for baggage leaves in every outgoing
+request.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def headers(root: Root | None) -> dict[str, str]:
         context = baggage.set_baggage(semconv.SESSION_ID, root.session_id, context)
         if root.span_id:
             context = baggage.set_baggage(semconv.BAGGAGE_RUN, f"{root.span_id:016x}", context)
+            if trace.get_current_span(context).get_span_context().trace_id != root.trace_id:
+                context = baggage.set_baggage(semconv.BAGGAGE_TRACE, f"{root.trace_id:032x}", context)
     TraceContextTextMapPropagator().inject(carried, context)
     W3CBaggagePropagator().inject(carried, context)
     return carried

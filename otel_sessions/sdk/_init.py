@@ -49,6 +49,7 @@ def init(
     capture: bool | None = None,
     signals: bool | None = None,
     trust_baggage: bool | None = None,
+    task_traces: bool | None = None,
 ) -> Handle:
     """Set up tracing. May be called any number of times: one provider, one processor, one thread are left.
 
@@ -61,6 +62,9 @@ def init(
     `capture` lets decorators record arguments and results. `signals` (default) handles SIGTERM and SIGHUP
     where nobody else does. `trust_baggage` believes the `session.id` in the baggage of remote callers.
     `auto_session` starts a session for the whole program, and ends the one that an earlier such call began.
+    `task_traces` makes each task of a session a trace of its own, linked to the session's root: for long
+    sessions in tools that show a trace only when its root has ended. Where the sampler would drop such a
+    trace, the task stays in the trace of its session.
 
     Arguments win over the environment. What is left out stays as it is, at first as the environment says.
     Raises ConfigurationError, and changes nothing, for a value without sense and for what can't be changed
@@ -76,6 +80,7 @@ def init(
         capture=capture,
         signals=signals,
         trust_baggage=trust_baggage,
+        task_traces=task_traces,
     )
     _check(asked)
     runtime = _provider.configure(asked)
@@ -104,7 +109,7 @@ def _processors(given: Any) -> tuple[SpanProcessor, ...] | None:
 def _check(asked: _provider.Arguments) -> None:
     if asked.service_name is not None:
         text("service_name", asked.service_name)
-    for option in ("capture", "export", "signals", "trust_baggage"):
+    for option in ("capture", "export", "signals", "trust_baggage", "task_traces"):
         switch(option, getattr(asked, option))
     if asked.exporter is not None:
         _has("exporter", asked.exporter, "export", "SpanExporter")

@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._root import Root
     from otel_sessions.sdk._session import Session
 
-__all__ = ["Arguments", "Runtime", "configure", "content", "current", "for_session", "here", "tracer"]
+__all__ = [
+    "Arguments",
+    "Runtime",
+    "configure",
+    "content",
+    "current",
+    "for_session",
+    "here",
+    "task_traces",
+    "tracer",
+]
 
 _HOST_NAME: Final = "host.name"
 
@@ -92,6 +102,12 @@ def content() -> Content:
     except ConfigurationError as error:
         say_once("content", "otel_sessions: messages, arguments and results are not recorded: %s", error)
         return Content.NEVER
+
+
+def task_traces() -> bool:
+    """Tell whether each task of a session is a trace of its own."""
+    runtime = _state.runtime
+    return runtime is not None and runtime.settings.task_traces
 
 
 def for_session() -> Runtime | None:

@@ -42,6 +42,7 @@ class Arguments:
     capture: bool | None = None
     signals: bool | None = None
     trust_baggage: bool | None = None
+    task_traces: bool | None = None
 
     def updated(self, later: Arguments) -> Arguments:
         """Return these arguments with what a later call asks for."""
@@ -70,6 +71,7 @@ class Plan:
             capture=arguments.capture,
             signals=arguments.signals,
             trust_baggage=arguments.trust_baggage,
+            task_traces=arguments.task_traces,
             service_name=arguments.service_name,
         )
         return cls(

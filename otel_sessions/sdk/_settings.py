@@ -69,6 +69,7 @@ class Settings:
     content: Content = Content.EXPLICIT
     signals: bool = True
     trust_baggage: bool = False
+    task_traces: bool = False
     service_name: str | None = None
     exporter: Exporter = "otlp"
     endpoint: Endpoint | None = None
@@ -84,6 +85,7 @@ class Settings:
         capture: bool | None = None,
         signals: bool | None = None,
         trust_baggage: bool | None = None,
+        task_traces: bool | None = None,
         service_name: str | None = None,
     ) -> Settings:
         """Make settings of arguments and environment; raise ConfigurationError for a value without sense."""
@@ -93,10 +95,13 @@ class Settings:
         queue = _whole(environ, "OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE)
         if trust_baggage is None:
             trust_baggage = _flag(environ, "OTEL_SESSIONS_TRUST_BAGGAGE")
+        if task_traces is None:
+            task_traces = _flag(environ, "OTEL_SESSIONS_TASK_TRACES")
         return cls(
             content=_content(environ, capture),
             signals=signals is not False,
             trust_baggage=trust_baggage,
+            task_traces=task_traces,
             service_name=service_name,
             exporter=exporter,
             endpoint=resolve_endpoint("traces", environ) if exporter == "otlp" else None,

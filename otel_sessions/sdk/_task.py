@@ -8,7 +8,7 @@ result of another).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from opentelemetry import context as otel
@@ -20,7 +20,7 @@ from otel_sessions.lifecycle import TaskState, task_state_for
 from otel_sessions.sdk import _context, _process, _provider
 from otel_sessions.sdk._calls import Call, decorated
 from otel_sessions.sdk._context import Place, Scope, TaskMark
-from otel_sessions.sdk._guard import say_once
+from otel_sessions.sdk._guard import guarded, say_once
 from otel_sessions.sdk._options import text
 from otel_sessions.sdk._settings import Content
 from otel_sessions.sdk._spans import end_span, learn, start_span
@@ -122,11 +122,9 @@ class Task:
         self._state = TaskState.RUNNING
         self._generation = _process.generation()
         session, root = self._find()
-        outside, context = _around(root)
-        self._scope = scope = Scope(session, self._place(root, outside), block=True)
-        attributes = {**self._attributes, semconv.TASK_STATE: TaskState.RUNNING.value}
-        context = otel.set_value(_context.PLACE_KEY, scope.place, context)
-        self._span = scope.span = start_span(f"task {self._name}", context, attributes)
+        outer, context = _around(root)
+        self._scope = scope = Scope(session, self._place(root, outer), block=True)
+        self._span = scope.span = self._start(scope.place, context, outer)
         _context.enter(scope)
         return self
 
@@ -154,7 +152,19 @@ class Task:
     def _for_call(self, _call: Call) -> Task:
         return Task(self._name, task_id=self._given_id, attributes=self._attributes, find=self._find)
 
-    def _place(self, root: Root | None, outside: TaskMark | None) -> Place:
+    def _start(self, place: Place, context: Context, outer: Scope | None) -> trace.Span:
+        name = f"task {self._name}"
+        attributes = {**self._attributes, semconv.TASK_STATE: TaskState.RUNNING.value}
+        context = otel.set_value(_context.PLACE_KEY, place, context)
+        if place.root is not None and place.root.sampled and _provider.task_traces():
+            around = [place.root.as_parent(), *([outer.span] if outer is not None else [])]
+            span = _start_trace(name, context, attributes, around)
+            if span is not None:
+                return span
+        return start_span(name, context, attributes)
+
+    def _place(self, root: Root | None, outer: Scope | None) -> Place:
+        outside = outer.place.task if outer is not None else None
         mark = TaskMark(self._id, self._name, outside.id if outside is not None else None)
         if root is None:
             return Place(None, {}, mark)
@@ -178,11 +188,26 @@ def task(name: str, *, id: str | None = None, attributes: Mapping[str, Any] | No
     return Task(name, task_id=id, attributes=attributes, find=_provider.here)
 
 
-def _around(root: Root | None) -> tuple[TaskMark | None, Context]:
-    """Return the task around a new one, and the context that its span starts in."""
+@guarded("span start")
+def _start_trace(
+    name: str, context: Context, attributes: Mapping[str, Any], around: Iterable[trace.Span]
+) -> trace.Span | None:
+    """Start a span as the root of a trace of its own, linked to those around it; None if nobody gets it."""
+    alone = trace.set_span_in_context(trace.INVALID_SPAN, context)
+    contexts = [span.get_span_context() for span in around]
+    links = [trace.Link(linked) for linked in contexts if linked.is_valid]
+    span = _provider.tracer().start_span(name, alone, attributes=attributes, links=links)
+    if span.get_span_context().trace_flags.sampled:
+        return span
+    span.end()  # the sampler may have it recorded all the same
+    return None
+
+
+def _around(root: Root | None) -> tuple[Scope | None, Context]:
+    """Return the scope of the task around a new one, and the context that its span starts in."""
     scope, context = _context.current_scope(), _context.parent_context()
     if root is None or (scope is not None and scope.place.root is root):
-        return (scope.place.task if scope is not None else None), context
+        return (scope if scope is not None and scope.place.task is not None else None), context
     # Where another session is current, or none: below the root.
     return None, trace.set_span_in_context(root.as_parent(), context)
 
