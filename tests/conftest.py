@@ -1,12 +1,23 @@
-"""What tests of every part may use: a real backend of their own."""
+"""What tests of every part may use: a real backend of their own, and Node's exporters."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from backend_process import BackendProcess
+
+NODE_PACKAGES = (
+    "@opentelemetry/sdk-trace-node@2.12.0",
+    "@opentelemetry/exporter-trace-otlp-http@0.223.1",
+    "@opentelemetry/exporter-trace-otlp-proto@0.223.1",
+    "@opentelemetry/exporter-trace-otlp-grpc@0.223.1",
+)
 
 
 @pytest.fixture
@@ -30,3 +41,27 @@ def start_backend(tmp_path: Path) -> Iterator[Callable[..., BackendProcess]]:
 def backend(start_backend: Callable[..., BackendProcess]) -> BackendProcess:
     """Start a backend on free ports of the loopback address."""
     return start_backend()
+
+
+@pytest.fixture(scope="session")
+def node_folder() -> Path:
+    """Install Node's exporters once into the cache folder of this user."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("npm is not installed")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache / "otel-sessions-tests" / "node"
+    stamp = folder / "installed.json"
+    if not stamp.exists() or json.loads(stamp.read_text()) != list(NODE_PACKAGES):
+        folder.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NODE_PACKAGES],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"npm can't install Node's exporters: {done.stderr.strip().splitlines()[-1:]}")
+        stamp.write_text(json.dumps(NODE_PACKAGES))
+    return folder

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -25,13 +23,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 
 from otel_sessions.backend.store.base import StoredSpan
 from otel_sessions.backend.store.sqlite import SqliteStore
-
-NODE_PACKAGES = (
-    "@opentelemetry/sdk-trace-node@2.12.0",
-    "@opentelemetry/exporter-trace-otlp-http@0.223.1",
-    "@opentelemetry/exporter-trace-otlp-proto@0.223.1",
-    "@opentelemetry/exporter-trace-otlp-grpc@0.223.1",
-)
 
 
 def stored(backend: BackendProcess, trace_id: bytes, span_id: bytes) -> StoredSpan:
@@ -208,30 +199,6 @@ def test_whatever_otlp_can_say_is_kept_as_it_came(backend: BackendProcess, way: 
 
 
 # --- Node -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def node_folder() -> Path:
-    """Install Node's exporters once into the cache folder of this user."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("npm is not installed")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = cache / "otel-sessions-tests" / "node"
-    stamp = folder / "installed.json"
-    if not stamp.exists() or json.loads(stamp.read_text()) != list(NODE_PACKAGES):
-        folder.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), *NODE_PACKAGES],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"npm can't install Node's exporters: {done.stderr.strip().splitlines()[-1:]}")
-        stamp.write_text(json.dumps(NODE_PACKAGES))
-    return folder
 
 
 @pytest.mark.slow
