@@ -27,6 +27,7 @@ OTLP_PREFIXES: Final = ("/v1/", "/v1development/")
 """Paths whose answers belong to OTLP, errors included."""
 
 RETRY_AFTER_SECONDS: Final = 2
+KEPT_HEADERS: Final = ("Allow", "Retry-After", "WWW-Authenticate")
 FAILED: Final = "The server failed; its log has the details under this request_id."
 
 
@@ -120,7 +121,7 @@ async def problem_middleware(
 
 
 def _from_http_exception(request: web.Request, exc: web.HTTPException) -> web.Response:
-    kept = {name: exc.headers[name] for name in ("Allow", "Retry-After") if name in exc.headers}
+    kept = {name: exc.headers[name] for name in KEPT_HEADERS if name in exc.headers}
     said = exc.text or ""
     detail = _router_detail(request, exc) if said == f"{exc.status}: {exc.reason}" else said
     return problem_response(request, exc.status, detail, headers=kept)
