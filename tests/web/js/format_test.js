@@ -152,11 +152,11 @@ Deno.test("an open state says since when, or for what", () => {
   assert.equal(note({ state: "stale" }), "no news for 30 s");
   assert.equal(note({ state: "waiting", waiting_for: "approval" }), "for approval");
   assert.equal(note({ state: "idle", outcome: "error" }), "30 s, failed");
-  assert.equal(note({ state: "idle", waiting_for: "approval" }), "30 s, waits for approval");
-  assert.equal(note({ state: "running", inferred: true, outcome: "error" }), "inferred, failed");
+  assert.equal(note({ state: "idle", waiting_for: "approval" }), "30 s, needs approval");
+  assert.equal(note({ state: "running", inferred: true, outcome: "error" }), "failed");
   assert.equal(
     note({ state: "running", inferred: true, waiting_for: "approval" }),
-    "inferred, waits for approval",
+    "needs approval",
   );
   assert.match(note({ state: "lost" }), /^since /);
 });

@@ -97,6 +97,50 @@ Deno.test("the same span id in two traces is two rows", () => {
   assert.deepEqual(drawn(table), ["a", "a", "  b"]);
 });
 
+Deno.test("a task that is a trace of its own stands below the run that began last before it", () => {
+  const spans = [
+    { id: "early", trace: "t1", category: "task", start: 1 },
+    { id: "run", category: "session", start: 2 },
+    { id: "step", parent: "run", start: 3 },
+    { id: "task", trace: "t2", category: "task", start: 4 },
+    { id: "in task", parent: "task", trace: "t2", start: 5 },
+    { id: "last", parent: "run", start: 6 },
+    { id: "run again", trace: "t3", category: "session", start: 7 },
+    { id: "later", trace: "t4", category: "task", start: 8 },
+    { id: "other", trace: "t5", start: 9 },
+  ];
+  const expected = [
+    ...["run", "  early", "  step", "  task", "    in task", "  last"],
+    ...["run again", "  later", "other"],
+  ];
+  assert.deepEqual(drawn(grown(spans)), expected);
+  const table = new Table("1000");
+  for (const span of [...spans].reverse()) merge(table, delta([span]));
+  assert.deepEqual(drawn(table), expected);
+});
+
+Deno.test("a whole answer and deltas agree on a task that is a trace of its own", () => {
+  const spans = [
+    { id: "run", category: "session" },
+    { id: "task", trace: "t2", category: "task", start: 1 },
+    { id: "in task", parent: "task", trace: "t2", start: 2 },
+  ];
+  const { columns, ...head } = delta(spans);
+  const { parent_id: _, ...rest } = columns;
+  const whole = tableOf({
+    ...head,
+    event_id: "1",
+    total: 3,
+    columns: { ...rest, parent: [-1, 0, 1], depth: [0, 1, 2] },
+  });
+  assert.deepEqual(drawn(whole), drawn(grown(spans)));
+  assert.deepEqual(drawn(whole), ["run", "  task", "    in task"]);
+});
+
+Deno.test("a task without a run is a top", () => {
+  assert.deepEqual(drawn(grown([{ id: "a" }, { id: "b", category: "task", start: 1 }])), ["a", "b"]);
+});
+
 Deno.test("a chain of fifty thousand spans overflows no stack", () => {
   const spans = Array.from(
     { length: 50_000 },

@@ -224,23 +224,19 @@ export function shownState(s, now) {
   if (s.state === "ended") return endedState(s.outcome, s.end_reason);
   const heard = toMs(s.last_seen_at);
   const notes = lexicon({
-    running: !s.inferred ? "" : inferredNote(s),
+    running: s.inferred ? toldBySpans(s) || "inferred" : "",
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
     stale: `no news for ${age(now - heard)}`,
     lost: `since ${when(heard, now)}`,
-    idle: [
-      age(now - heard),
-      s.waiting_for && `waits for ${s.waiting_for}`,
-      s.outcome && (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase(),
-    ].filter(Boolean).join(", "),
+    idle: [age(now - heard), toldBySpans(s)].filter(Boolean).join(", "),
   });
   return { ...stateLook(s.state), note: notes[s.state] ?? "" };
 }
 
-/** What spans alone tell of a session that was heard of just now. @param {Session} s */
-function inferredNote(s) {
-  if (s.waiting_for) return `inferred, waits for ${s.waiting_for}`;
-  return s.outcome ? `inferred, ${(OUTCOMES[s.outcome] ?? s.outcome).toLowerCase()}` : "inferred";
+/** What spans alone tell of a session: what its last turn waits for, or how it went. @param {Session} s */
+function toldBySpans(s) {
+  if (s.waiting_for) return `needs ${s.waiting_for}`;
+  return s.outcome ? (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase() : "";
 }
 
 /** @param {string | null} outcome @param {string | null} reason */

@@ -166,8 +166,9 @@ function grown(from, into) {
 /** Build the table of a whole answer. @param {RowsAnswer} answer */
 export function tableOf(answer) {
   const table = new Table(answer.base);
-  const { parent, id } = answer.columns;
-  put(table, answer, answer.columns, (i) => (parent[i] < 0 ? "" : id[parent[i]]));
+  const { parent, id, trace } = answer.columns;
+  // A parent of another trace is no parent id: `adopt` finds it again.
+  put(table, answer, answer.columns, (i) => trace[parent[i]] === trace[i] ? id[parent[i]] : "");
   table.revision = answer.revision;
   arrange(table);
   fold(table);
@@ -255,10 +256,28 @@ export function arrange(table) {
   const byStart = table.byStart;
   for (let row = byStart.length; row < n; row++) byStart.push(row);
   byStart.sort((a, b) => start[a] - start[b] || (id[a] < id[b] ? -1 : id[a] > id[b] ? 1 : a - b));
+  adopt(table, byStart);
   let order = walked(table, byStart);
   if (breakCircles(table, byStart, order)) order = walked(table, byStart);
   table.order = order;
   place(table);
+}
+
+/**
+ * A task that is a trace of its own stands below the run that began last before it, else below the first.
+ *
+ * @param {Table} table
+ * @param {number[]} byStart
+ */
+function adopt(table, byStart) {
+  const session = table.words.categories.index.get("session");
+  const task = table.words.categories.index.get("task");
+  if (session === undefined || task === undefined) return;
+  let run = byStart.find((row) => table.category[row] === session) ?? -1;
+  for (const row of byStart) {
+    if (table.category[row] === session) run = row;
+    else if (table.category[row] === task && !table.parentId[row]) table.parent[row] = run;
+  }
 }
 
 /**

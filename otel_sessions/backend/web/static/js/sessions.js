@@ -207,8 +207,8 @@ function Chips({ news }) {
   };
   return html`
     <div class="chips" role="group" aria-label="States">
-      <button class="chip" aria-pressed=${chosen.size === 0} onClick=${() =>
-        adjust({ state: null }, { push: true })}>
+      <button class="chip" aria-pressed=${chosen.size === 0 && !failedOnly.value} onClick=${() =>
+        adjust({ state: null, q: withoutFailed().join(" ") }, { push: true })}>
         All <b>${counts ? count(total()) : ""}</b></button>
       ${STATE_ORDER.map((state) =>
         html`
@@ -229,9 +229,12 @@ function Chips({ news }) {
 
 /** Failure is an outcome, not a state: it is one word of the filter's text. */
 function chooseFailed() {
-  const words = text.value.split(/\s+/).filter((word) => word && word !== FAILED);
-  if (!failedOnly.value) words.push(FAILED);
+  const words = failedOnly.value ? withoutFailed() : [...withoutFailed(), FAILED];
   adjust({ q: words.join(" ") }, { push: true });
+}
+
+function withoutFailed() {
+  return text.value.split(/\s+/).filter((word) => word && word !== FAILED);
 }
 
 /** Columns, and what the list can be sorted by. @type {{ word: string, sort?: string, look?: string }[]} */

@@ -52,7 +52,7 @@ function untilMs(s, at) {
 
 /** The strip over the page. @param {{ session: SessionDetail }} props */
 export function Strip({ session: s }) {
-  if (!s.timeline.length && s.duration === null) {
+  if (!s.timeline.length && (s.inferred || s.duration === null)) {
     return html`<p class="axis">Inferred from spans: no life cycle event was seen, so nothing told whether it ended.</p>`;
   }
   const start = toMs(s.started_at);
