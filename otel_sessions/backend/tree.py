@@ -28,16 +28,17 @@ class TreeRow(NamedTuple):
 
 
 def tree(rows: Sequence[SpanRow]) -> list[TreeRow]:
-    """Order spans so that each follows its parent, siblings by start, then id; links play no part.
+    """Order spans so that each follows its parent, siblings by start, then id.
 
-    The traces of a session follow each other by their earliest start. Of the tops of one trace, the root of
+    A task that is a trace of its own stands below the run that it belongs to. Other traces of a session
+    follow each other by their earliest start. Of the tops of one trace, the root of
     a run comes first. A missing parent becomes a row of its own (Flag.PLACEHOLDER) that starts with the
     earliest of its children.
     """
     nodes = sorted(rows, key=_age)
     parents = _parents(nodes)
     nodes, parents = _with_placeholders(nodes, parents)
-    parents = _without_cycles(parents)
+    parents = _without_cycles(_with_tasks_below_runs(nodes, parents))
     tops = [index for index, parent in enumerate(parents) if parent == _NO_PARENT]
     return _flatten(nodes, parents, _ordered(nodes, tops))
 
@@ -98,6 +99,22 @@ def _placeholder(key: _Key, child: SpanRow) -> SpanRow:
         output_tokens=None,
         revision=0,
     )
+
+
+def _with_tasks_below_runs(nodes: Sequence[SpanRow], parents: Sequence[int]) -> list[int]:
+    """Put each task without a parent below the run that began last before it, else below the first.
+
+    Not by its link, which an announced span does not tell: a live session would be drawn anew at each end.
+    """
+    runs = [index for index, node in enumerate(nodes) if node.category == "session"]
+    found = list(parents)
+    run = runs[0] if runs else _NO_PARENT
+    for index, node in enumerate(nodes):
+        if node.category == "session":
+            run = index
+        elif node.category == "task" and found[index] == _NO_PARENT:
+            found[index] = run
+    return found
 
 
 def _without_cycles(parents: Sequence[int]) -> list[int]:

@@ -38,7 +38,7 @@ _rows = st.lists(
         st.integers(min_value=0, max_value=14),
         st.integers(min_value=0, max_value=5),
         trace=st.sampled_from([TRACE, OTHER_TRACE]),
-        category=st.sampled_from(["step", "session"]),
+        category=st.sampled_from(["step", "session", "task"]),
     ),
     max_size=30,
 )
@@ -54,7 +54,7 @@ def test_every_span_is_shown_exactly_once_whatever_the_parent_ids(rows: list[Spa
 
 @given(_rows)
 def test_each_row_follows_its_parent_one_level_deeper(rows: list[SpanRow]) -> None:
-    """`parent` names an earlier line, one level up, of the same trace, whose id is the row's parent id."""
+    """`parent` names an earlier line, one level up: the row's parent by id, or of a task without one its run."""
     lines = tree(rows)
     for index, line in enumerate(lines):
         if line.parent == -1:
@@ -63,7 +63,9 @@ def test_each_row_follows_its_parent_one_level_deeper(rows: list[SpanRow]) -> No
         parent = lines[line.parent]
         assert line.parent < index
         assert line.depth == parent.depth + 1
-        assert (parent.row.trace_id, parent.row.span_id) == (line.row.trace_id, line.row.parent_id)
+        adopted = line.row.category == "task" and parent.row.category == "session"
+        told = (parent.row.trace_id, parent.row.span_id) == (line.row.trace_id, line.row.parent_id)
+        assert told or (adopted and not line.row.parent_id)
 
 
 @given(_rows.flatmap(lambda rows: st.tuples(st.just(rows), st.permutations(rows))))
@@ -108,6 +110,35 @@ def test_the_same_span_id_in_two_traces_is_two_spans() -> None:
 def test_the_root_of_a_run_comes_first_in_its_trace() -> None:
     """Even where an orphan of the same trace seems to have started before it."""
     assert drawn(tree([row(1, start=5, category="session"), row(2, 9, 1), row(3, 1, 6)])) == "1 .3 9? .2"
+
+
+def test_a_task_that_is_a_trace_of_its_own_stands_below_its_run() -> None:
+    """With all below it, in order of time; other traces stay beside the session's."""
+    rows = [
+        row(1, category="session"),
+        row(2, 1, 1),
+        row(3, start=2, category="task", trace=OTHER_TRACE),
+        row(4, 3, 3, trace=OTHER_TRACE),
+        row(5, 1, 4),
+        row(6, start=5, trace=OTHER_TRACE),
+    ]
+    assert drawn(tree(rows)) == "1 .2 .3 ..4 .5 6"
+
+
+def test_of_several_runs_the_last_before_a_task_has_it() -> None:
+    """A clock that is behind puts a task before any run: then the first has it."""
+    rows = [
+        row(1, start=5, category="session"),
+        row(2, start=9, category="session", trace=OTHER_TRACE),
+        *(row(number, start=number, category="task", trace=OTHER_TRACE) for number in (3, 7)),
+        row(8, start=20, category="task", trace=OTHER_TRACE),
+    ]
+    assert drawn(tree(rows)) == "1 .3 .7 2 .8"
+
+
+def test_a_task_without_a_run_is_a_top() -> None:
+    """There is nothing that it could stand below."""
+    assert drawn(tree([row(1), row(2, start=1, category="task")])) == "1 2"
 
 
 def test_ten_thousand_levels_are_as_good_as_ten() -> None:

@@ -290,14 +290,14 @@ def test_the_backend_shows_one_session_with_its_tasks(run_program: Run, backend:
 OUTLINE = [
     (0, "session s"),
     (1, "before"),
+    (1, "task first"),
+    (2, "execute_tool around"),
+    (3, "execute_tool in child"),
+    (1, "task of child"),
+    (1, "task second"),
+    (1, "task within"),
+    (2, "chat m"),
     (1, "after"),
-    (0, "task first"),
-    (1, "execute_tool around"),
-    (2, "execute_tool in child"),
-    (0, "task of child"),
-    (0, "task second"),
-    (0, "task within"),
-    (1, "chat m"),
 ]
 
 
