@@ -108,21 +108,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def start_collector(
     otelcol: Path, start_neighbour: Callable[..., Neighbour], tmp_path: Path
-) -> Callable[..., Collector]:
+) -> Iterator[Callable[..., Collector]]:
     """Start a Collector with a configuration (or several, merged), with the addresses of collector-config/.
 
     A configuration listens at `${env:COLLECTOR_GRPC}` and `${env:COLLECTOR_HTTP}`, has the extension
     health_check at `${env:COLLECTOR_HEALTH}`, keeps its queues in `${env:COLLECTOR_QUEUE}`, and shows metrics
     of spans, if any, at `${env:COLLECTOR_METRICS}`: all set here, other variables come by `env`.
     `collector.process.kill()`, `.stop()` and `.start()` act on the process; addresses and queue stay.
+    A statement that fails on some span is a warning in a Collector's log, and fails the test here.
     """
-    count = 0
+    started: list[Collector] = []
 
     def start(config: Path | Sequence[Path], env: Mapping[str, str] | None = None) -> Collector:
-        nonlocal count
         configs = [config] if isinstance(config, Path) else config
-        count += 1
-        queue = tmp_path / f"queue-{count}"
+        queue = tmp_path / f"queue-{len(started)}"
         grpc, http, health, metrics = free_addresses(4)
         settings = {
             "COLLECTOR_GRPC": grpc,
@@ -135,9 +134,12 @@ def start_collector(
         quiet = ("--set", "service.telemetry.metrics.level=none")
         command = [otelcol, *(f"--config={path}" for path in configs), *quiet]
         process = start_neighbour("collector", command, f"http://{health}/", {**settings, **(env or {})})
-        return Collector(grpc, http, metrics, queue, process)
+        started.append(Collector(grpc, http, metrics, queue, process))
+        return started[-1]
 
-    return start
+    yield start
+    for collector in started:
+        assert "failed to execute statement" not in collector.process.log
 
 
 @pytest.fixture
