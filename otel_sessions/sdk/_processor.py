@@ -7,7 +7,7 @@ would leave through the user's `start_span` or `end`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel
@@ -18,10 +18,11 @@ from otel_sessions.sdk import _context
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._guard import guard, guarded_hook
 from otel_sessions.sdk._ledger import ledgers
+from otel_sessions.sdk._quiet import is_suppressed
 from otel_sessions.sdk._registry import OpenEntry, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.context import Context
 
@@ -83,7 +84,8 @@ class SessionProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Count the span and hand it on."""
-        self._close(span, cast("trace.SpanContext", span.get_span_context()))
+        context: Any = span.get_span_context()
+        self._close(span, context)
         for processor in self.pipeline.processors:
             with guard("span processor"):
                 processor.on_end(span)
@@ -103,23 +105,26 @@ class SessionProcessor(SpanProcessor):
     def _open(self, span: Span, context: Context) -> None:
         if self.pipeline.cold:
             self.pipeline.ready()
-        place = cast("Place | None", context.get(_context.PLACE_KEY)) or self._place_of(span, context)
-        attributes = cast("Mapping[str, Any]", span.attributes)
+        given: Any = context.get(_context.PLACE_KEY)
+        place: Place | None = given or self._place_of(span, context)
+        # A copy at once, for each miss in the original costs an exception within; `cast` has its price here.
+        of_span: Any = span.attributes
+        attributes: dict[str, Any] = of_span.copy()
         own_id = attributes.get(semconv.SESSION_ID)
-        if own_id is not None:
-            place = _place_told(own_id, place)
+        if own_id is not None and not _is_of(place, own_id):
+            place = _place_of_id(own_id)
         own = span.get_span_context()
-        entry = OpenEntry(span, place)
-        registry.opened(own.span_id, entry)
+        key, sampled = own.span_id, own.trace_flags.sampled
+        entry = OpenEntry(span, place, sampled=sampled)
+        registry.opened(key, entry)
         if place is None:
             return
         if len(place.stamp) > 1:
             span.set_attributes({k: v for k, v in place.stamp.items() if k not in attributes})
         elif own_id is None:
             span.set_attribute(semconv.SESSION_ID, place.session_id)
-        sampled = own.trace_flags.sampled
         if place.root is not None:
-            if place.root.opened(own.span_id, entry, sampled=sampled):
+            if place.root.opened(key, entry):
                 span.set_attribute(semconv.LATE, True)
         elif place.ledger is not None and sampled:
             place.ledger.opened()
@@ -130,12 +135,19 @@ class SessionProcessor(SpanProcessor):
         entry = registry.open.pop(key, None)
         if entry is None and key in registry.inherited:
             return
-        sampled = context.trace_flags.sampled
-        place = _place_at_end(span, entry)
+        sampled = context.trace_flags.sampled if entry is None else entry.sampled
+        place = entry.place if entry is not None else None
+        attributes: Any = span.attributes
+        try:
+            session_id = attributes[semconv.SESSION_ID]
+        except KeyError:  # outside of sessions, or evicted
+            session_id = None
+        if session_id is not None and (place is None or place.session_id != session_id):
+            place = _at_end(key, place, session_id)
         late = False
         if place is not None:
             if place.root is not None:
-                late = place.root.closed(key, sampled=sampled)
+                late = place.root.closed(key)
             elif place.ledger is not None and sampled:
                 late = place.ledger.closed()
         # What is recorded but not sampled goes no further.
@@ -152,7 +164,10 @@ class SessionProcessor(SpanProcessor):
             if place is not None:
                 return place
         scope = _context.current_scope() or _context.living(_context.scope_of(context))
-        return scope.place if scope is not None else self.pipeline.carried_place
+        if scope is not None:
+            return scope.place
+        place = self.pipeline.carried_place
+        return None if place is None or is_suppressed(span) else place
 
     def _remote_place(self, context: Context) -> Place | None:
         if not self.pipeline.trust_baggage:
@@ -175,14 +190,11 @@ def _ended_place(parent: trace.SpanContext, context: Context) -> Place | None:
     return _place_of_id(session_id)
 
 
-def _is_of(place: Place, session_id: object) -> bool:
+def _is_of(place: Place | None, session_id: object) -> bool:
     """Tell whether what bears this id belongs there."""
+    if place is None:
+        return False
     return place.session_id == session_id or (place.root is not None and place.root.bears(session_id))
-
-
-def _place_told(session_id: object, place: Place | None) -> Place:
-    """Return the place of a span that bears a session id, where `place` is around it."""
-    return place if place is not None and _is_of(place, session_id) else _place_of_id(session_id)
 
 
 def _place_of_id(session_id: Any) -> Place:
@@ -194,14 +206,10 @@ def _place_of_id(session_id: Any) -> Place:
     return Place(None, {semconv.SESSION_ID: session_id}, ledger=ledger)
 
 
-def _place_at_end(span: ReadableSpan, entry: OpenEntry | None) -> Place | None:
-    """Return where a span belongs that ended: the user may have moved it, or it was not looked after."""
-    place = entry.place if entry is not None else None
-    session_id = (span.attributes or {}).get(semconv.SESSION_ID)
-    if session_id is None or (place is not None and _is_of(place, session_id)):
+def _at_end(key: int, place: Place | None, session_id: Any) -> Place | None:
+    """Return the place of a span that ended under another id than it began with, or was not looked after."""
+    if _is_of(place, session_id):
         return place
     if place is not None and place.root is not None:
-        context = span.get_span_context()
-        place.root.forget(context.span_id if context is not None else 0)
-    ledger = ledgers.find(session_id)
-    return Place(None, {semconv.SESSION_ID: session_id}, ledger=ledger)
+        place.root.forget(key)
+    return Place(None, {semconv.SESSION_ID: session_id}, ledger=ledgers.find(session_id))

@@ -35,14 +35,16 @@ _ROOM: Final = 1_000
 class OpenEntry:
     """An open span and its place; `place` is None outside of sessions.
 
-    `learned` is what its block knows by now and will set at the end: whoever ends the span by force sets it.
+    `sampled` tells whether the span will be sent. `learned` is what its block knows by now and will set at
+    the end: whoever ends the span by force sets it.
     """
 
-    __slots__ = ("learned", "place", "span")
+    __slots__ = ("learned", "place", "sampled", "span")
 
-    def __init__(self, span: Span, place: Place | None) -> None:
+    def __init__(self, span: Span, place: Place | None, *, sampled: bool) -> None:
         self.span = span
         self.place = place
+        self.sampled = sampled
         self.learned: dict[str, Any] | None = None
 
 

@@ -141,7 +141,7 @@ class Root:
     def open_spans(self, limit: int = 64) -> Sequence[OpenSpan]:
         """Return open spans of this run that will be sent, the oldest first, without the root."""
         with self._ledger.lock:
-            entries = [e for e in self._open.values() if e.span is not self.span and _is_sampled(e)][:limit]
+            entries = [e for e in self._open.values() if e.span is not self.span and e.sampled][:limit]
         return [_open_span(entry.span) for entry in entries]
 
     def last_activity(self) -> int:
@@ -163,14 +163,15 @@ class Root:
     # --- What the processor tells -----------------------------------------------------------------
 
     @critical
-    def opened(self, key: int, entry: OpenEntry, *, sampled: bool) -> bool:
+    def opened(self, key: int, entry: OpenEntry) -> bool:
         """Note a span that started in this run, and count it if it will be sent; tell whether it is late."""
         ledger = self._ledger
         with ledger.lock:
-            if sampled:
+            if entry.sampled:
                 ledger.started += 1
             self._open[key] = entry
-        self.activity = time.monotonic_ns()
+        if self.options.idle_timeout is not None:
+            self.activity = time.monotonic_ns()
         if self.child:
             self._begin_as_child(entry)
         return self.ended_at is not None
@@ -182,7 +183,7 @@ class Root:
             self._report()
 
     @critical
-    def closed(self, key: int, *, sampled: bool) -> bool:
+    def closed(self, key: int) -> bool:
         """Note that a span of this run ended, and count it if it is sent; tell whether it is late.
 
         What ends after the run is late, whatever end time it bears: the counts have been told by then. What
@@ -190,12 +191,14 @@ class Root:
         """
         ledger = self._ledger
         with ledger.lock:
-            if self._open.pop(key, None) is None:
+            entry = self._open.pop(key, None)
+            if entry is None:
                 return False
             late = self.ended_at is not None
-            if sampled and not late:
+            if entry.sampled and not late:
                 ledger.ended += 1
-        self.activity = time.monotonic_ns()
+        if self.options.idle_timeout is not None:
+            self.activity = time.monotonic_ns()
         return late
 
     @critical
@@ -345,7 +348,7 @@ class Root:
             if forced_at is not None:
                 taken = [key for key, entry in self._open.items() if id(entry.span) not in left_open]
             entries = [entry for entry in map(self._open.pop, taken, repeat(None)) if entry is not None]
-            ledger.ended += sum(map(_is_sampled, entries))
+            ledger.ended += sum(entry.sampled for entry in entries)
             counts = self._final = Counts(ledger.started, ledger.ended, ledger.dropped)
             self.ending = ending
             self.ended_at = time.time_ns() if forced_at is None else forced_at
@@ -398,10 +401,6 @@ def _open_span(span: ReadableSpan) -> OpenSpan:
         start=int(span.start_time or 0),  # some give seconds with a fraction
         trace_id=context.trace_id if context is not None else 0,
     )
-
-
-def _is_sampled(entry: OpenEntry) -> bool:
-    return entry.span.get_span_context().trace_flags.sampled
 
 
 def _is_call(span: ReadableSpan) -> bool:

@@ -39,10 +39,10 @@ class _Entry:
 
     __slots__ = ("attached", "before", "generation", "learned", "span")
 
-    def __init__(self, span: trace.Span, before: Context, learned: dict[str, Any] | None) -> None:
+    def __init__(self, span: trace.Span, before: Context) -> None:
         self.span = span
         self.before = before
-        self.learned = learned
+        self.learned: dict[str, Any] | None = None
         self.generation = _process.generation()
         self.attached = _context.attach_span(span, before)
 
@@ -54,15 +54,15 @@ class SpanBlock:
     of its own. What is told to the block is told to the entry of the context that tells it.
     """
 
-    __slots__ = ("_attributes", "_entries", "_kind", "_last", "_name")
+    __slots__ = ("_attributes", "_early", "_entries", "_kind", "_left", "_name")
 
     def __init__(self, name: str, attributes: dict[str, Any], *, kind: SpanKind = SpanKind.INTERNAL) -> None:
-        self._name = clean(name)
+        self._name = name if name.isascii() else clean(name)
         self._attributes = attributes
         self._kind = kind
         self._entries: list[_Entry] = []
-        # What was learned before the first entry, then the entry left last.
-        self._last: dict[str, Any] | _Entry | None = None
+        self._left: _Entry | None = None  # the one that was left last
+        self._early: dict[str, Any] | None = None  # what is learned before the first
 
     @property
     def span(self) -> trace.Span:
@@ -78,21 +78,22 @@ class SpanBlock:
     def __enter__(self) -> Self:
         before = _context.parent_context()
         span = start_span(self._name, before, self._attributes, self._kind)
-        learned, self._last = (self._last if isinstance(self._last, dict) else None), None
-        entry = _Entry(span, before, learned)
-        if learned is not None:
-            _expect(span, learned)
+        entry = _Entry(span, before)
+        if self._early is not None:
+            entry.learned, self._early = self._early, None
+            _expect(span, entry.learned)
         self._entries.append(entry)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        entry = self._entry()
+        entries = self._entries
+        entry = entries[0] if len(entries) == 1 else self._entry()
         if entry is None:
             return
-        self._last = entry
-        self._entries.remove(entry)
+        self._left = entry
+        entries.remove(entry)
         _context.restore(entry.attached, entry.before)
         # In a forked child the span is the parent's to end.
         if entry.generation == _process.generation():
@@ -122,15 +123,15 @@ class SpanBlock:
         entry = self._entry()
         if entry is not None:
             entry.learned = learn(entry.span, entry.learned, attributes)
-        elif isinstance(self._last, _Entry):
+        elif self._left is not None:
             _too_late(self._name)
         else:
-            self._last = {**(self._last or {}), **attributes}
+            self._early = {**(self._early or {}), **attributes}
 
     def _learned(self) -> Mapping[str, Any]:
         """Return what was learned in this entry, or the one left last."""
-        told = self._entry() or self._last
-        return (told.learned if isinstance(told, _Entry) else told) or {}
+        entry = self._entry() or self._left
+        return (self._early if entry is None else entry.learned) or {}
 
 
 def learn(span: trace.Span, learned: dict[str, Any] | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +187,9 @@ def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, 
     One that somebody has ended before, as the end of the process does, is left as it is.
     """
     if span.is_recording():
-        _describe_end(span, exc, learned)
+        missing = _missing(span)
+        if missing or learned or exc is not None:
+            _describe_end(span, exc, missing, learned or {})
         _end(span)
 
 
@@ -196,12 +199,12 @@ def _end(span: trace.Span) -> None:
 
 
 @guarded("span end")
-def _describe_end(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None) -> None:
-    missing = _missing(span)
-    if learned or missing or exc is not None:
-        failure = {} if exc is None else _failure(span, exc)
-        span.set_attributes({**missing, **failure})
-        span.set_attributes(learned or {})
+def _describe_end(
+    span: trace.Span, exc: BaseException | None, ours: Mapping[str, Any], learned: Mapping[str, Any]
+) -> None:
+    failure = {} if exc is None else _failure(span, exc)
+    span.set_attributes({**ours, **failure})
+    span.set_attributes(learned)  # after what is ours, for it may refuse to be written down
 
 
 def _failure(span: trace.Span, exc: BaseException) -> dict[str, Any]:
