@@ -134,7 +134,8 @@ class SpanRecord:
     cached_tokens: int | None = None
     cost: float | None = None  # USD
     turn: bool = False  # this span is one turn of a conversation
-    outcome: str | None = None  # what the data says of the session's outcome, on parentless spans
+    outcome: str | None = None  # how its turn ended: on a root what it says, on others a sign (habits.py)
+    failure: str | None = None  # why, where its status is ERROR and it says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +355,7 @@ class SessionRecord:
     tool_calls: int
     agents: tuple[str, ...]
     models: tuple[str, ...]
+    tools: tuple[str, ...]
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
@@ -361,6 +363,8 @@ class SessionRecord:
     missing_spans: int | None
     inferred: bool
     revision: int
+    error: str | None = None  # why it failed, where its outcome is "error" and something says so
+    last_ended_at: int | None = None  # end of the span that ended last, else time of the last log
 
 
 @dataclass(frozen=True, slots=True)

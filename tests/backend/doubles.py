@@ -102,6 +102,7 @@ def session_record(session_id: str = "abc", **fields: Any) -> SessionRecord:
         "signal": "none",
         "agents": (),
         "models": (),
+        "tools": (),
     }
     values |= {"started_at": WALL, "last_seen_at": WALL, "inferred": True}
     return SessionRecord(**{**values, **fields})

@@ -61,6 +61,7 @@ SESSION = SessionRecord(
     tool_calls=0,
     agents=("triage",),
     models=(),
+    tools=("search", "book"),
     input_tokens=None,
     output_tokens=0,
     cached_tokens=None,
@@ -111,14 +112,17 @@ def test_only_a_silent_session_without_any_known_run_is_idle(changes, idle_befor
 @pytest.mark.parametrize(
     ("changes", "duration"),
     [
-        ({"state": "ended", "ended_at": EXACT + 9}, "9"),
-        ({"state": "running", "ended_at": EXACT + 9}, None),
-        ({"state": "ended", "ended_at": None}, None),
-        ({"state": "ended", "ended_at": EXACT - 1}, None),
+        ({"runs_count": 1, "state": "ended", "ended_at": EXACT + 9}, "9"),
+        ({"runs_count": 1, "state": "running", "ended_at": EXACT + 9, "last_ended_at": EXACT + 3}, None),
+        ({"runs_count": 1, "state": "ended", "ended_at": None}, None),
+        ({"runs_count": 1, "state": "ended", "ended_at": EXACT - 1}, None),
+        ({"last_ended_at": EXACT + 3}, "3"),
+        ({"last_ended_at": EXACT - 1}, None),
+        ({}, None),
     ],
 )
-def test_a_duration_is_told_of_ended_sessions_only(changes, duration):
-    """While open, or where a clock was set back, there is no true figure."""
+def test_a_duration_is_told_where_the_end_is_known(changes, duration):
+    """Of a session without any run its spans tell; while one is open, or a clock was set back, nobody knows."""
     assert session_json(dataclasses.replace(SESSION, **changes), idle_before=0)["duration"] == duration
 
 
@@ -178,7 +182,7 @@ def test_a_span_row_tells_no_service_as_null():
 
 def test_a_hit_names_its_session_and_span():
     """A hit is a place to go to."""
-    hit = Hit("s1", None, b"\xab" * 16, b"\x01" * 8, "chat", EXACT, "…text…")
+    hit = Hit("s1", None, b"\xab" * 16, b"\x01" * 8, "chat", EXACT, "…text…", ((1, 5),), "name")
     assert hit_json(hit) == {
         "session": "s1",
         "session_name": None,
@@ -187,6 +191,8 @@ def test_a_hit_names_its_session_and_span():
         "name": "chat",
         "start": str(EXACT),
         "snippet": "…text…",
+        "marks": [[1, 5]],
+        "field": "name",
     }
 
 

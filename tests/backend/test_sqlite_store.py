@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from otel_sessions.backend.filter_text import parse
 from otel_sessions.backend.records import Encoding, LogRecord, Request, SessionHint, Signal, SpanRecord
 from otel_sessions.backend.resolve import global_key, session_id
 from otel_sessions.backend.store._search import search
-from otel_sessions.backend.store.base import SessionQuery
+from otel_sessions.backend.store.base import SearchQuery, SessionQuery
 from otel_sessions.backend.store.sqlite import SqliteStore
 from otel_sessions.errors import BackendError, CorruptStoreError, DataFolderError, NewerSchemaError
 
@@ -57,7 +58,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         conn.execute("PRAGMA user_version = 99")
     conn.close()
     before = file.read_bytes()
-    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 1\b"):
+    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 2\b"):
         SqliteStore(tmp_path)
     assert file.read_bytes() == before
 
@@ -292,10 +293,30 @@ def test_a_page_of_a_search_is_bounded_in_time(store: SqliteStore) -> None:
     pages = 0
     with store._readers.snapshot() as conn:
         while pages == 0 or cursor is not None:
-            hits, cursor = search(conn, "absent", limit=9, before=cursor, now=lambda: float(next(ticks)))
-            assert hits == []
+            query = SearchQuery(("absent",), before=cursor)
+            page = search(conn, query, now=lambda: float(next(ticks)), stopped=lambda: False)
+            cursor = page.next
             pages += 1
-    assert pages == 6
+            assert (page.hits, page.chunks, page.share) == ((), 1, pages / 5)
+    assert pages == 5
+
+
+def test_a_search_that_is_told_to_stop_ends_at_the_next_chunk(store: SqliteStore) -> None:
+    """Nobody reads on for a reader who went away."""
+    for no in range(1, 6):
+        store.append([request(no)])
+    asked = iter([False, True])
+    page = store.search(SearchQuery(("absent",)), stopped=lambda: next(asked))
+    assert page.chunks == 2
+    assert page.next is not None
+
+
+def test_a_filter_spares_a_search_what_cannot_concern_it(store: SqliteStore) -> None:
+    """Bodies that hold nothing of the sessions that are left are not even inflated."""
+    for no in range(1, 6):
+        store.append([request(no)])
+    page = store.search(SearchQuery(("absent",), filter=parse("id:nobody")))
+    assert (page.chunks, page.bytes, page.next) == (5, 0, None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors as Linux shows them")

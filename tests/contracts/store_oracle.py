@@ -87,24 +87,24 @@ def _session(key: str, world: _World, alias: Any, gauges: Sequence[Gauge]) -> di
     model_logs = [log for log in logs if log.category == "model"]
     tool_logs = [log for log in logs if log.category == "tool"]
     usage = {
-        name: _sum(name, calls) if _sum(name, calls) is not None else _sum(name, logs)
+        name: _sum_of_who_knows_more(name, calls, logs)
         for name in ("input_tokens", "output_tokens", "cached_tokens", "cost")
     }
-    last_root = max(
-        ((root.end, root.outcome or "") for root in roots if root.end is not None), default=(0, "")
-    )
+    outcome, why = _ending(spans)
     return {
         **usage,
         "spans": len(spans),
         "errors": sum(span.status == 2 for span in spans),
-        "turns": sum(span.turn for span in spans) or sum(log.turn for log in logs) or None,
-        "model_calls": sum(span.category == "model" for span in calls) or len(model_logs),
-        "tool_calls": sum(span.category == "tool" for span in spans) or len(tool_logs),
+        "turns": max(sum(span.turn for span in spans), sum(log.turn for log in logs)) or None,
+        "model_calls": max(sum(span.category == "model" for span in calls), len(model_logs)),
+        "tool_calls": max(sum(span.category == "tool" for span in spans), len(tool_logs)),
         "traces": {record.trace_id for record in (*spans, *logs) if record.trace_id},
         "tasks": {span.task_id for span in spans if span.task_id is not None},
         "agents": _firsts((span.start, span.agent) for span in spans),
         "models": _firsts([(s.start, s.model) for s in spans if s.category in USAGE]
                           + [(log.time, log.model) for log in model_logs]),
+        "tools": _firsts([(s.start, s.tool) for s in spans if s.category == "tool"]
+                         + [(log.time, log.tool) for log in logs]),
         "started_at": min((span.start for span in spans), default=None)
         or min((log.time for log in logs), default=None)
         or world.seen.get(key, 0),
@@ -117,11 +117,32 @@ def _session(key: str, world: _World, alias: Any, gauges: Sequence[Gauge]) -> di
         "name": min(((root.start, root.name) for root in roots), default=(0, None))[1],
         "user_id": min(((r.start if isinstance(r, SpanRecord) else r.time, r.user_id)
                         for r in (*spans, *logs) if r.user_id), default=(0, None))[1],
-        "outcome": last_root[1] or None,
+        "outcome": None if outcome == "waiting" else outcome or None,
+        "waiting_for": "approval" if outcome == "waiting" else None,
+        "error": why or None if outcome == "error" else None,
+        "last_ended_at": max((span.end for span in spans if span.end is not None), default=None)
+        if spans
+        else max((log.time for log in logs), default=None),
         "missing_spans": _missing(key, spans, world, gauges),
         "rows": {replace(span, ordinal=0, size=0, hint=None) for span in spans},
         "logs": len(logs),
     }  # fmt: skip
+
+
+def _ending(spans: list[SpanRecord]) -> tuple[str, str]:
+    """Return how the turn of the root that ended last went, and why: as it says, else as its calls say."""
+    ended = [span for span in spans if span.end is not None]
+    roots = [(s.end, s.outcome or "", s.failure or "", s.trace_id) for s in ended if not s.parent_id]
+    if not roots:
+        return "", ""
+    _, outcome, why, trace = max(roots)
+    calls = [s for s in ended if s.parent_id and s.outcome is not None and s.trace_id == trace]
+    # A call that went wrong counts from when it began, whatever was answered, or an agent, when it ended.
+    signs = [
+        (s.start if s.outcome and s.category == "model" else s.end, s.outcome, s.failure or "") for s in calls
+    ]
+    _, sign, reason = max(signs, default=(0, "", ""))
+    return (outcome, why or reason) if outcome else (sign, reason)
 
 
 def _told_twice(span: SpanRecord, world: _World) -> bool:
@@ -151,9 +172,11 @@ def _missing(key: str, spans: list[SpanRecord], world: _World, gauges: Sequence[
     return len(absent) or None
 
 
-def _sum(name: str, records: Iterable[Record]) -> Any:
-    known = [getattr(record, name) for record in records if getattr(record, name) is not None]
-    return sum(known) if known else None
+def _sum_of_who_knows_more(name: str, calls: list[SpanRecord], logs: list[LogRecord]) -> Any:
+    """Sum what spans or logs know: who knows of more calls; of two that know as many, the greater sum."""
+    known = [[value for one in of if (value := getattr(one, name)) is not None] for of in (calls, logs)]
+    count, total = max((len(values), sum(values)) for values in known)
+    return total if count else None
 
 
 def _firsts(dated: Iterable[tuple[int, str | None]]) -> tuple[str, ...]:

@@ -71,7 +71,8 @@ def spans(draw: st.DrawFn) -> SpanRecord:
         output_tokens=draw(counts),
         cost=draw(st.none() | st.sampled_from((0.25, 1.5))),
         turn=draw(st.booleans()),
-        outcome=None if parent else draw(st.none() | st.sampled_from(("error", "cancelled"))),
+        outcome=draw(st.none() | st.sampled_from(("error", "cancelled", "" if parent else "waiting"))),
+        failure=draw(st.none() | st.sampled_from(("boom", "bang"))),
     )
 
 
@@ -163,8 +164,8 @@ def _shown(store: Store) -> dict[str, dict[str, Any]]:
             (row.trace_id, row.span_id) for row in rows if row.end is None
         }
         names = ("input_tokens", "output_tokens", "cached_tokens", "cost", "spans", "errors", "turns",
-                 "model_calls", "tool_calls", "agents", "models", "started_at", "last_seen_at", "service", "name",
-                 "user_id", "outcome", "missing_spans")  # fmt: skip
+                 "model_calls", "tool_calls", "agents", "models", "tools", "started_at", "last_seen_at", "service", "name",
+                 "user_id", "outcome", "waiting_for", "error", "last_ended_at", "missing_spans")  # fmt: skip
         seen[record.id] = {
             **{name: getattr(record, name) for name in names},
             "traces": set(detail.traces),

@@ -10,9 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_requests import START, chat, gauge, log, logs, run, span, span_id, traces
 
+from otel_sessions.backend.filter_text import parse
 from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.resolve import global_key, session_id
-from otel_sessions.backend.store.base import Hit, SessionQuery, Store
+from otel_sessions.backend.store._needle import Needles
+from otel_sessions.backend.store.base import Hit, SearchQuery, SessionQuery, Store
 from otel_sessions.lifecycle import Phase
 from otel_sessions.lifecycle import Signal as Heard
 
@@ -22,13 +24,14 @@ def listed(store: Store, **query: object) -> list[str | None]:
     return [record.session_id for record in store.sessions(SessionQuery(**query)).sessions]  # pyright: ignore[reportArgumentType]
 
 
-def found(store: Store, text: str) -> list[Hit]:
+def found(store: Store, *words: str, limit: int = 2, **query: object) -> list[Hit]:
     """Return all hits of a search, page by page."""
     hits: list[Hit] = []
     cursor: str | None = None
     while True:
-        page, cursor = store.search(text, limit=2, before=cursor)
-        hits.extend(page)
+        page = store.search(SearchQuery(words, limit=limit, before=cursor, **query))  # pyright: ignore[reportArgumentType]
+        hits.extend(page.hits)
+        cursor = page.next
         if cursor is None:
             return hits
 
@@ -51,7 +54,9 @@ def test_the_newest_sessions_come_first(store: Store) -> None:
     assert listed(store, sort="started_at") == ["s-1", "s-5", "s-9"]
 
 
-@pytest.mark.parametrize("column", sorted(set(SessionRecord.__slots__) - {"agents", "models", "state"}))
+@pytest.mark.parametrize(
+    "column", sorted(set(SessionRecord.__slots__) - {"agents", "models", "tools", "state"})
+)
 @pytest.mark.parametrize("direction", ["", "-"])
 def test_pages_show_every_session_once(store: Store, column: str, direction: str) -> None:
     """In every order, with unknown values last and equal ones side by side."""
@@ -87,7 +92,7 @@ def test_the_text_filter_ignores_case_in_any_script(store: Store, text: str) -> 
     root = span(1, "s-1", name="session plan", otel_sessions__session__name="plan",
                 otel_sessions__session__title="Reise nach Zürich", user__id="Ann")  # fmt: skip
     store.append([traces(root, chat(2, "s-1", parent=1)), traces(span(3, "other", trace=3), service="x")])
-    assert listed(store, text=text) == ["s-1"]
+    assert listed(store, filter=parse(text)) == ["s-1"]
 
 
 def test_sessions_without_a_run_are_idle_by_the_readers_clock(store: Store) -> None:
@@ -206,6 +211,95 @@ def test_search_finds_names_events_and_logs(store: Store) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "field", "marked"),
+    [
+        (("STRASSE",), "attributes.prompt", ["Straße"]),
+        (("lisbon", "flight"), "attributes.answer", ["flight", "Lisbon"]),
+        (("里斯",), "attributes.answer", ["里斯"]),
+        (("step one",), "name", ["step ONE"]),
+        (("broke",), "status.message", ["broke"]),
+        (("hidden",), "events.attributes.why", ["hidden"]),
+    ],
+)
+def test_a_hit_says_where_it_is_and_marks_the_words(
+    store: Store, words: tuple[str, ...], field: str, marked: list[str]
+) -> None:
+    """All words have to occur in one message; those in the snippet are marked, in the order of the text."""
+    answer = json.dumps([{"content": "a flight to Lisbon (里斯本)"}])
+    one = span(1, name="step ONE", prompt="Lange Straße 3", answer=answer)
+    one.status.message = "it broke"
+    one.events.add(name="oops").attributes.extend(span(9, None, why="hidden\n reason").attributes)
+    store.append([traces(one, span(2, prompt="flight"), span(3, prompt="Lisbon"))])
+    (hit,) = found(store, *words)
+    assert (hit.span_id, hit.field) == (span_id(1), field)
+    assert [hit.snippet[begin:end] for begin, end in hit.marks] == marked
+    assert "\\u" not in hit.snippet
+
+
+def test_a_search_is_filtered_by_what_the_sessions_are(store: Store) -> None:
+    """Words and conditions together; the state is that of the reader's clock."""
+    store.append([traces(span(1, "s-1", prompt="lisbon", user__id="ann"))])
+    store.append([traces(span(2, "s-2", prompt="lisbon", trace=2, error=True))])
+    assert [hit.span_id for hit in found(store, "lisbon", filter=parse("user:ANN"))] == [span_id(1)]
+    assert [hit.span_id for hit in found(store, "lisbon", filter=parse("errors>0"))] == [span_id(2)]
+    assert found(store, "lisbon", filter=parse("state:idle")) == []
+    assert len(found(store, "lisbon", filter=parse("state:idle"), idle_before=2**62)) == 2
+
+
+def test_a_search_says_how_far_it_came(store: Store) -> None:
+    """From the newest to the oldest; what is behind grows to all."""
+    for no in range(1, 5):
+        store.append([traces(span(no, prompt="lisbon"))])
+    shares, cursor = [], None
+    while True:
+        page = store.search(SearchQuery(("lisbon",), limit=1, before=cursor))
+        shares.append(page.share)
+        assert page.chunks
+        assert page.bytes
+        cursor = page.next
+        if cursor is None:
+            break
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_word_is_overlooked(data: st.DataObject) -> None:
+    """However it is cased and escaped, in whatever bytes: what a text holds, case-folded, is found."""
+    letters = st.sampled_from(
+        'aAkKsSiIflFLtT ßẞüÜÉéПпıİſﬁﬂﬀKΣσς北京🌞"\\/\n\t{}u0'  # noqa: RUF001 - letters that look like others are the point
+    ) | st.characters(codec="utf-8")
+    text = data.draw(st.text(letters, min_size=1, max_size=30))
+    begin = data.draw(st.integers(0, len(text) - 1))
+    word = text[begin : begin + data.draw(st.integers(1, 8))]
+    word = data.draw(st.sampled_from([word, word.upper(), word.lower(), word.title(), word.casefold()]))
+    if word.casefold() not in text.casefold() or not word.strip():
+        return
+    stored = text
+    for ascii_only in data.draw(st.lists(st.booleans(), max_size=2)):
+        stored = json.dumps([stored], ensure_ascii=ascii_only)
+    around = data.draw(st.binary(max_size=6)), data.draw(st.binary(max_size=6).map(lambda b: b"\n" + b))
+    needles = Needles([word])
+    assert needles.may_hold(around[0] + b" " + stored.encode() + around[1])
+    hit = needles.find([("name", stored)])
+    assert hit is not None
+    assert hit[1].marks or _is_only_space(word)
+
+
+def _is_only_space(word: str) -> bool:
+    return not word.strip()
+
+
+def test_a_word_is_found_across_the_pieces_in_which_a_body_is_read() -> None:
+    """Bodies are read in pieces, for Python's lock is not let go meanwhile."""
+    for at in range((128 << 10) - 8, (128 << 10) + 2):
+        body = b"x" * at + "ÜBERgröße".encode() + b"x" * 9
+        assert Needles(["übergrösse"]).may_hold(body)
+        assert not Needles(["übergrössen"]).may_hold(body)
+
+
 def test_search_shows_a_span_once(store: Store) -> None:
     """Copies that were replaced are no hits, nor is what only stands in keys and resources."""
     store.append([traces(span(1, prompt="lisbon", lasting=1), span(2, lisbon="x"))])
@@ -230,13 +324,7 @@ def test_pages_of_a_search_show_every_hit_once(store: Store, limit: int) -> None
     if store.totals().spans == 0:
         for no in range(1, 10, 3):
             store.append([traces(*(span(no + more, prompt="lisbon") for more in range(3)))])
-    hits: list[bytes] = []
-    cursor: str | None = None
-    while True:
-        page, cursor = store.search("lisbon", limit=limit, before=cursor)
-        hits += [hit.span_id for hit in page]
-        if cursor is None:
-            break
+    hits = [hit.span_id for hit in found(store, "lisbon", limit=limit)]
     assert hits == [span_id(no) for no in range(9, 0, -1)]
 
 
@@ -244,13 +332,14 @@ def test_pages_of_a_search_show_every_hit_once(store: Store, limit: int) -> None
 def test_an_unknown_cursor_of_a_search_is_named(store: Store, cursor: str) -> None:
     """ValueError, not an empty page."""
     with pytest.raises(ValueError, match="cursor"):
-        store.search("lisbon", before=cursor)
+        store.search(SearchQuery(("lisbon",), before=cursor))
 
 
 def test_a_search_without_a_match_ends(store: Store) -> None:
     """No hits and no cursor."""
     store.append([traces(span(1))])
-    assert store.search("lisbon") == ([], None)
+    page = store.search(SearchQuery(("lisbon",)))
+    assert (page.hits, page.next, page.share, page.chunks) == ((), None, 1.0, 1)
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 30, "1e999", "NaN", "[1]"])

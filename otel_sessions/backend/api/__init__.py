@@ -9,8 +9,9 @@ from typing import Final
 
 from aiohttp import web
 
-from otel_sessions.backend.api import export, search, sessions, spans, status
+from otel_sessions.backend.api import export, sessions, spans, status
 from otel_sessions.backend.api.openapi import openapi_json
+from otel_sessions.backend.api.search import Searches
 from otel_sessions.backend.api.stream import Streams
 from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
@@ -38,7 +39,6 @@ _ENDPOINTS: Final[dict[str, Endpoint]] = {
 }
 _LONG: Final[dict[str, Endpoint]] = {  # these read contents, not only indices
     f"/api/v1/sessions/{_ID}/transcript": sessions.transcript,
-    "/api/v1/search": search.search,
 }
 
 LONG_READS_AT_ONCE: Final = 2
@@ -48,7 +48,10 @@ LONG_READS_AT_ONCE: Final = 2
 def routes(services: Services) -> list[web.AbstractRouteDef]:
     """Return the routes of the API and of the probes."""
     places = asyncio.Semaphore(LONG_READS_AT_ONCE)
+    searches = Searches()
     streamed: dict[str, Endpoint] = {
+        "/api/v1/search": searches.page,
+        "/api/v1/search/stream": searches.stream,
         f"/api/v1/sessions/{_ID}/otlp": export.export_session,
         "/api/v1/stream": Streams().follow,
     }

@@ -11,6 +11,7 @@ from typing import Any, Final
 from otel_sessions._version import __version__
 from otel_sessions.backend.api.parameters import LIMIT_DEFAULT, LIMIT_MAX, NUMBER, SORTS, STATES
 from otel_sessions.backend.api.schemas import SCHEMAS, Schema, ref
+from otel_sessions.backend.filter_text import LONGEST
 
 __all__ = ["OPERATIONS", "Operation", "Parameter", "openapi_json"]
 
@@ -67,6 +68,22 @@ def _in_path(name: str, description: str, digits: int) -> Parameter:
     )
 
 
+_FILTER: Final = (
+    "a filter: words that occur in id, name, title, service, user, agents or models, in any case, and "
+    'conditions such as `state:lost tool:search tokens>10000 "two words"`; docs/filters.md tells the language'
+)
+_FILTERS: Final[Schema] = {"type": "string", "maxLength": LONGEST}
+_SEARCH: Final = (
+    Parameter(
+        "q",
+        "words that all have to occur in a span or log, and conditions on its session as the list has them",
+        {**_FILTERS, "pattern": r"\S"},
+        required=True,
+    ),
+    _query("before", "`next` of the page before"),
+    _LIMIT,
+)
+
 OPERATIONS: Final = (
     Operation(
         "/api/v1/sessions",
@@ -75,7 +92,7 @@ OPERATIONS: Final = (
         ref("SessionList"),
         (
             _query("state", f"only these, comma-separated: {', '.join(STATES)}", _STATES),
-            _query("q", "substring of id, name, title, service, user, agents or models; in any case"),
+            _query("q", _FILTER, _FILTERS),
             _query("service", "only of this service.name"),
             _query("user", "only of this user.id"),
             _query("since", "started at or after, Unix ns", _NUMBER),
@@ -136,14 +153,24 @@ OPERATIONS: Final = (
     Operation(
         "/api/v1/search",
         "search",
-        "Find a substring, in any script, in names and contents of spans",
+        "Find words, in any script, in names and contents of spans and logs",
         ref("SearchAnswer"),
-        (
-            Parameter("q", "what to find", {"type": "string", "pattern": r"\S"}, required=True),
-            _query("before", "`next` of the page before"),
-            _LIMIT,
+        _SEARCH,
+        problems=(400, 503),
+        description=(
+            "Reads from the newest to the oldest for one second at most: an answer with `next` may hold few "
+            "hits or none, and the search goes on from there."
         ),
-        problems=(400,),
+    ),
+    Operation(
+        "/api/v1/search/stream",
+        "streamSearch",
+        "The same, streamed: hits when they are found, and how far the search came",
+        ref("SearchLine"),
+        _SEARCH,
+        media_type="application/x-ndjson",
+        problems=(400, 503),
+        description="One JSON object a line, each a SearchLine. Ends with an `end` after `limit` hits.",
     ),
     Operation(
         "/api/v1/stream",

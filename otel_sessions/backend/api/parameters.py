@@ -11,6 +11,8 @@ from dataclasses import fields
 from typing import Final
 
 from otel_sessions.backend.api.problems import ProblemError
+from otel_sessions.backend.filter_text import FilterError, parse
+from otel_sessions.backend.filters import Filter
 from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.store.base import SessionQuery
 from otel_sessions.lifecycle import State
@@ -21,6 +23,7 @@ __all__ = [
     "NUMBER",
     "SORTS",
     "STATES",
+    "filter_of",
     "item_of",
     "limit_of",
     "revision_of",
@@ -36,7 +39,9 @@ NUMBER: Final = "[0-8]?[0-9]{1,18}"  # what fits 64 bits; as a time in ns, until
 STATES: Final = tuple(state.value for state in State)
 
 SORTS: Final = tuple(
-    column.name for column in fields(SessionRecord) if column.name not in ("agents", "models", "state")
+    column.name
+    for column in fields(SessionRecord)
+    if column.name not in ("agents", "models", "tools", "state")
 )
 """Columns to sort by, ascending; with "-" before, descending."""
 
@@ -45,11 +50,11 @@ _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
 _SPAN_ID = re.compile(r"[0-9a-fA-F]{16}")
 
 
-def session_query(query: Mapping[str, str], *, idle_before: int) -> SessionQuery:
+def session_query(query: Mapping[str, str], *, now: int, idle_before: int) -> SessionQuery:
     """Read the filter of the list of sessions. Raises ProblemError (400) for a value without meaning."""
     return SessionQuery(
         states=_states(query.get("state", "")),
-        text=query.get("q", "").strip(),
+        filter=filter_of(query).at(now),
         service=query.get("service") or None,
         user=query.get("user") or None,
         since=time_of(query, "since"),
@@ -59,6 +64,20 @@ def session_query(query: Mapping[str, str], *, idle_before: int) -> SessionQuery
         after=query.get("after") or None,
         idle_before=idle_before,
     )
+
+
+def filter_of(query: Mapping[str, str], *, search: bool = False) -> Filter:
+    """Read `q` as a filter; for a search, what names no field is text.
+
+    The problem (400) names the first character at fault, counted in code points, the word and what would do.
+    """
+    try:
+        return parse(query.get("q", ""), unknown_fields_are_text=search)
+    except FilterError as exc:
+        allowed = exc.allowed if isinstance(exc.allowed, str) else list(exc.allowed)
+        raise ProblemError(
+            400, exc.detail, parameter="q", position=exc.position, word=exc.word, allowed=allowed
+        ) from exc
 
 
 def limit_of(query: Mapping[str, str]) -> int:

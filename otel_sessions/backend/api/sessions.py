@@ -34,7 +34,7 @@ async def list_sessions(services: Services, request: web.Request) -> web.Respons
     """List sessions, newest first. Raises ProblemError (400) for a filter without meaning."""
     now = services.clock.wall()
     idle_before = now - services.settings.idle_after
-    query = session_query(request.query, idle_before=idle_before)
+    query = session_query(request.query, now=now, idle_before=idle_before)
     event_id = services.live.last_event_id()
 
     def read() -> JsonObject:

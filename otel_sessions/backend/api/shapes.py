@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from otel_sessions.backend.filters import duration_of
 from otel_sessions.backend.records import (
     OpenSpan,
     RunRecord,
@@ -19,7 +20,7 @@ from otel_sessions.backend.records import (
     TaskRecord,
     TimelineEntry,
 )
-from otel_sessions.backend.store.base import Hit
+from otel_sessions.backend.store.base import Hit, SearchPage
 from otel_sessions.lifecycle import State
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "hit_json",
     "ns",
     "open_span_json",
+    "progress_json",
     "run_json",
     "session_json",
     "shown_state",
@@ -78,21 +80,17 @@ def session_json(session: SessionRecord, *, idle_before: int) -> JsonObject:
         "waiting_for": session.waiting_for,
         "outcome": session.outcome,
         "end_reason": session.end_reason,
+        "error": session.error,
         "started_at": ns(session.started_at),
         "ended_at": ns(session.ended_at),
         "last_seen_at": ns(session.last_seen_at),
-        "duration": ns(_session_duration(session)),
+        "last_ended_at": ns(session.last_ended_at),
+        "duration": ns(duration_of(session)),
         **_counts_json(session),
         "missing_spans": session.missing_spans,
         "inferred": session.inferred,
         "revision": session.revision,
     }
-
-
-def _session_duration(session: SessionRecord) -> int | None:
-    if session.state != State.ENDED.value:
-        return None
-    return _between(session.started_at, session.ended_at)
 
 
 def _counts_json(session: SessionRecord) -> JsonObject:
@@ -107,6 +105,7 @@ def _counts_json(session: SessionRecord) -> JsonObject:
         "tool_calls": session.tool_calls,
         "agents": list(session.agents),
         "models": list(session.models),
+        "tools": list(session.tools),
         "input_tokens": session.input_tokens,
         "output_tokens": session.output_tokens,
         "cached_tokens": session.cached_tokens,
@@ -198,7 +197,14 @@ def hit_json(hit: Hit) -> JsonObject:
         "name": hit.name,
         "start": ns(hit.start),
         "snippet": hit.snippet,
+        "marks": [list(mark) for mark in hit.marks],
+        "field": hit.field,
     }
+
+
+def progress_json(page: SearchPage) -> JsonObject:
+    """Shape how far a page of a search came."""
+    return {"reached": ns(page.reached), "share": page.share, "chunks": page.chunks, "bytes": page.bytes}
 
 
 def span_row_json(row: SpanRow) -> JsonObject:

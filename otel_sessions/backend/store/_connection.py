@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from otel_sessions.errors import BackendError, CorruptStoreError
 
-__all__ = ["Readers", "connect", "execute", "transaction", "translated", "tune"]
+__all__ = ["FOLD", "Readers", "connect", "execute", "transaction", "translated", "tune"]
 
 _PRAGMAS: Final = """
 PRAGMA journal_mode=WAL;
@@ -21,6 +21,9 @@ PRAGMA temp_store=MEMORY;
 PRAGMA wal_autocheckpoint=4000;
 PRAGMA journal_size_limit=67108864;
 """
+FOLD: Final = "casefold"
+"""The function of SQL that readers' connections have: text without case, in any script; NULL for NULL."""
+
 _GREATEST: Final = 2**63 - 1
 _CORRUPT: Final = ("malformed", "not a database", "unsupported file format", "disk image")
 
@@ -32,7 +35,12 @@ def connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         conn = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
         if not writable:
             conn.execute("PRAGMA cache_size=-16384")
+            conn.create_function(FOLD, 1, _folded, deterministic=True)
     return conn
+
+
+def _folded(text: str | None) -> str | None:
+    return None if text is None else text.casefold()
 
 
 def tune(conn: sqlite3.Connection) -> None:

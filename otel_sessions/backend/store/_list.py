@@ -7,11 +7,13 @@ import binascii
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from otel_sessions.backend.filters import states_of
 from otel_sessions.backend.records import SessionRecord
+from otel_sessions.backend.store._filter import Clause, clauses, starts_of
 from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store.base import SessionPage, SessionQuery
 from otel_sessions.lifecycle import State
@@ -25,8 +27,16 @@ _NULLABLE: Final = frozenset(
         "missing_spans",
     }
 )  # fmt: skip
-_SORTABLE: Final = frozenset(SessionRecord.__slots__) - {"agents", "models", "state"}
+_SORTABLE: Final = frozenset(SessionRecord.__slots__) - {"agents", "models", "tools", "state"}
+_INDEXED: Final = "started_at"
+"""The order that indices have: here a rare filter is looked for in stretches, elsewhere all is sorted."""
+_SECONDS: Final = 0.5
+_FIRST_STRETCH: Final = 500  # sessions
+_LONGEST_STRETCH: Final = 8_000  # put to a costly test in less than 0.2 s
 _STATES: Final = frozenset(state.value for state in State)
+
+
+Place = tuple[Any, str]  # the value of the order's column, and the id, of the last row seen
 
 
 @dataclass(slots=True)
@@ -36,6 +46,10 @@ class _Where:
     conditions: list[str] = field(default_factory=list[str])
     values: list[Any] = field(default_factory=list[Any])
     source: str = "sessions"
+
+    @property
+    def text(self) -> str:
+        return " AND ".join(self.conditions) or "1"
 
     def add(self, condition: str, *values: object) -> None:
         self.conditions.append(condition)
@@ -66,30 +80,96 @@ class _Order:
             where.add(f"({self.column}, id) {sign} (?, ?)", value, session_id)
 
 
-def list_sessions(conn: sqlite3.Connection, query: SessionQuery) -> SessionPage:
-    """Return one page of the list. Raises ValueError for an unknown sort, state or cursor."""
+class _Walk:
+    """The sessions that a query's states and times leave, in its order, from any place on."""
+
+    def __init__(self, query: SessionQuery, order: _Order) -> None:
+        self.query = query
+        self.order = order
+        self.limit = max(1, query.limit)
+        self._branches = _branches_of(query)
+        self._shared = _shared(query)
+
+    def statement(
+        self, columns: str, place: Place | None, limit: int, tests: Sequence[Clause] = ()
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that reads the next rows after a place, and its values."""
+        selects: list[str] = []
+        values: list[Any] = []
+        for branch in self._branches:
+            where = _Where([*branch.conditions], [*branch.values], branch.source)
+            for clause in (*self._shared, *tests):
+                where.add(clause.sql, *clause.values)
+            if place is not None:
+                self.order.beyond(where, *place)
+            selects.append(
+                f"SELECT * FROM (SELECT {columns} FROM {where.source} WHERE {where.text}"
+                f" ORDER BY {self.order.clause} LIMIT {limit})"
+            )
+            values += where.values
+        merged = f"SELECT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {self.order.clause} LIMIT {limit}"
+        return (merged if len(selects) > 1 else selects[0]), values
+
+    def page(self, rows: Sequence[tuple[Any, ...]]) -> SessionPage:
+        """Return the page that rows make, which are one more than fit if there is a next page."""
+        records = self.records(rows[: self.limit])
+        if len(rows) <= self.limit:
+            return SessionPage(records, None)
+        last = records[-1]
+        return SessionPage(records, _cursor(self.query.sort, getattr(last, self.order.column), last.id))
+
+    def records(self, rows: Iterable[tuple[Any, ...]]) -> tuple[SessionRecord, ...]:
+        """Return the records of rows, with the states that are shown of them."""
+        return tuple(session_record(row, self.query.idle_before) for row in rows)
+
+
+def list_sessions(conn: sqlite3.Connection, query: SessionQuery, now: Callable[[], float]) -> SessionPage:
+    """Return one page of the list; `now` is a clock in seconds that bounds the search for what is rare.
+
+    A page that is not full and has a cursor is one whose time was over. Raises ValueError for an unknown
+    sort, state or cursor.
+    """
     order = _order_of(query.sort)
-    shared = _shared(query, order)
-    branches = list(_branches(dict.fromkeys(query.states), query.idle_before)) or [_Where()]
-    limit = max(1, query.limit) + 1
-    selects: list[str] = []
-    values: list[Any] = []
-    for branch in branches:
-        conditions = " AND ".join([*branch.conditions, *shared.conditions]) or "1"
-        selects.append(
-            f"SELECT * FROM (SELECT {RECORD_COLUMNS} FROM {branch.source} WHERE {conditions}"
-            f" ORDER BY {order.clause} LIMIT {limit})"
+    place = None if query.after is None else _place(query.sort, query.after)
+    if states_of(query.filter) == frozenset():
+        return SessionPage((), None)
+    walk = _Walk(query, order)
+    tests = clauses(query.filter, query.idle_before)
+    if tests and order.column == _INDEXED:
+        return _search(conn, walk, tests, place, now)
+    statement, values = walk.statement(RECORD_COLUMNS, place, walk.limit + 1, tests)
+    return walk.page(conn.execute(statement, values).fetchall())
+
+
+def _search(
+    conn: sqlite3.Connection,
+    walk: _Walk,
+    tests: Sequence[Clause],
+    place: Place | None,
+    now: Callable[[], float],
+) -> SessionPage:
+    """Put stretch after stretch of the walk to the test, until the page is full or its time is over."""
+    deadline = now() + _SECONDS
+    conditions = " AND ".join(test.sql for test in tests)
+    tested = [value for test in tests for value in test.values]
+    rows: list[tuple[Any, ...]] = []
+    stretch = _FIRST_STRETCH
+    while True:
+        numbers, values = walk.statement(f"no, {_INDEXED}, id", place, stretch)
+        rows += conn.execute(
+            f"SELECT {RECORD_COLUMNS} FROM sessions WHERE no IN (SELECT no FROM ({numbers})) AND {conditions}"
+            f" ORDER BY {walk.order.clause} LIMIT {walk.limit + 1 - len(rows)}",
+            [*values, *tested],
         )
-        values += [*branch.values, *shared.values]
-    statement = " UNION ALL ".join(selects) + f" ORDER BY {order.clause} LIMIT {limit}"
-    if order.column in _NULLABLE:  # a compound SELECT sorts by its own columns only
-        statement = f"SELECT * FROM ({' UNION ALL '.join(selects)}) ORDER BY {order.clause} LIMIT {limit}"
-    rows = conn.execute(statement, values).fetchall()
-    records = tuple(session_record(row, query.idle_before) for row in rows[: limit - 1])
-    more = len(rows) == limit
-    return SessionPage(
-        records, _cursor(query.sort, getattr(records[-1], order.column), records[-1].id) if more else None
-    )
+        if len(rows) > walk.limit:
+            return walk.page(rows)
+        last = f"{walk.order.clause} LIMIT 1 OFFSET {stretch - 1}"
+        place = conn.execute(f"SELECT {_INDEXED}, id FROM ({numbers}) ORDER BY {last}", values).fetchone()
+        if place is None:
+            return walk.page(rows)
+        if now() >= deadline:
+            return SessionPage(walk.records(rows), _cursor(walk.query.sort, *place))
+        stretch = min(stretch * 4, _LONGEST_STRETCH)
 
 
 def count_states(conn: sqlite3.Connection, idle_before: int) -> dict[str, int]:
@@ -131,6 +211,16 @@ def _branches(states: Iterable[str], idle_before: int) -> Iterator[_Where]:
             yield _active(idle_before)
 
 
+def _branches_of(query: SessionQuery) -> list[_Where]:
+    """Ask for the states that the query and its filter leave; for all of them in one walk."""
+    only = states_of(query.filter)
+    if not query.states and only is None:
+        return [_Where()]
+    named = query.states or tuple(state.value for state in State)
+    left = [state for state in dict.fromkeys(named) if only is None or state in only]
+    return list(_branches(left, query.idle_before)) or [_Where(["0"])]
+
+
 def _active(idle_before: int) -> _Where:
     """Ask for the sessions without any run that are not idle.
 
@@ -144,21 +234,15 @@ def _active(idle_before: int) -> _Where:
     )
 
 
-def _shared(query: SessionQuery, order: _Order) -> _Where:
-    where = _Where()
-    if query.service is not None:
-        where.add("service = ?", query.service)
-    if query.user is not None:
-        where.add("user_id = ?", query.user)
-    if query.since is not None:
-        where.add("started_at >= ?", query.since)
-    if query.until is not None:
-        where.add("started_at < ?", query.until)
-    if query.text:
-        where.add("instr(words, ?) > 0", query.text.casefold())
-    if query.after is not None:
-        order.beyond(where, *_place(query.sort, query.after))
-    return where
+def _shared(query: SessionQuery) -> list[Clause]:
+    """Return what an index or a glance at the row answers: before a filter is put to the test."""
+    wanted = (
+        ("service = ?", query.service),
+        ("user_id = ?", query.user),
+        ("started_at >= ?", query.since),
+        ("started_at < ?", query.until),
+    )
+    return [*(Clause(sql, (value,)) for sql, value in wanted if value is not None), *starts_of(query.filter)]
 
 
 def _cursor(sort: str, value: object, session_id: str) -> str:
@@ -173,7 +257,7 @@ def _is_storable(value: object) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _place(sort: str, cursor: str) -> tuple[Any, str]:
+def _place(sort: str, cursor: str) -> Place:
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         sorted_by, value, session_id = json.loads(text)

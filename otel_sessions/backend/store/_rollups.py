@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
+from otel_sessions.backend.filters import words
 from otel_sessions.backend.records import SessionRecord, Sums
-from otel_sessions.backend.store._summary import SessionState, usage_by_model, words
+from otel_sessions.backend.store._summary import SessionState, usage_by_model
 from otel_sessions.backend.store._tally import Tally
 
 __all__ = [
     "INSERT",
     "RECORD_COLUMNS",
     "STATE_COLUMNS",
+    "TALLY",
     "UPDATE",
     "UPDATE_PLACE",
     "content",
@@ -39,6 +41,8 @@ _VARIABLE: Final = tuple(name for name in _ALL if name not in (*_PLACE, "id", "s
 UPDATE: Final = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _VARIABLE)} WHERE no = ?"
 UPDATE_PLACE: Final = "UPDATE sessions SET state = ?, started_at = ? WHERE no = ?"
 
+TALLY: Final = _ALL.index("tally")
+"""Where a whole row holds its tally; an older version may have left it empty."""
 place = itemgetter(*map(_ALL.index, _PLACE))
 """Return the stored state, the start and the number of a whole row."""
 content = itemgetter(*(no for no, name in enumerate(_ALL) if name != "revision"))
@@ -52,14 +56,15 @@ _summed = itemgetter(
     )
 )
 _TOKENS: Final = ("input", "output", "cached")
-_AGENTS, _MODELS, _INFERRED, _SHOWN = map(_ALL.index, ("agents", "models", "inferred", "state"))
+_LISTS: Final = tuple(map(_ALL.index, ("agents", "models", "tools")))
+_INFERRED, _SHOWN = map(_ALL.index, ("inferred", "state"))
 
 
 def session_record(row: Sequence[Any], idle_before: int = 0) -> SessionRecord:
     """Return the record of a row of RECORD_COLUMNS; without any run, silence since `idle_before` is idle."""
     values = list(row)
-    values[_AGENTS] = tuple(json.loads(row[_AGENTS]))
-    values[_MODELS] = tuple(json.loads(row[_MODELS]))
+    for listed in _LISTS:
+        values[listed] = tuple(json.loads(row[listed]))
     values[_INFERRED] = bool(row[_INFERRED])
     record = SessionRecord(*values)
     if not record.state:
@@ -71,8 +76,8 @@ def session_record(row: Sequence[Any], idle_before: int = 0) -> SessionRecord:
 def rollup_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
     """Return the whole row of a session, in the order of INSERT."""
     values: list[Any] = list(_fields(record))
-    values[_AGENTS] = json.dumps(record.agents)
-    values[_MODELS] = json.dumps(record.models)
+    for listed in _LISTS:
+        values[listed] = json.dumps(values[listed])
     values[_SHOWN] = record.state if record.runs_count else ""  # without any run it depends on the clock
     texts = (words(record), session.tally.to_json(), session.key)
     return (*values, session.own_seen, session.loose_seen, *texts, session.no)
@@ -91,7 +96,7 @@ def state_of(row: tuple[Any, ...]) -> SessionState:
         id=named["id"],
         key=named["key"],
         session_id=named["session_id"],
-        tally=Tally.from_json(named["tally"]),
+        tally=Tally.from_json(named["tally"]) if named["tally"] else Tally(),
         traces=named["traces_count"],
         tasks=named["tasks_count"],
         own_seen=named["own_seen"],

@@ -40,7 +40,7 @@ NESTED: Final = 1 << 18  # a model call that another one beside it in the tree a
 SPAN_COLUMNS: Final = (
     "id, session, revision, trace_id, span_id, parent_id, name, kind, category, start, duration, status,"
     " flags, size, service, task, task_name, task_parent, task_state, agent, model, tool, input_tokens,"
-    " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome"
+    " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome, failure"
 )
 ROW_COLUMNS: Final = (
     "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task,"
@@ -48,7 +48,7 @@ ROW_COLUMNS: Final = (
 )
 LOG_COLUMNS: Final = (
     "id, session, digest, trace_id, span_id, time, severity, flags, category, event_name, service, model,"
-    " input_tokens, output_tokens, cached_tokens, cost, user"
+    " input_tokens, output_tokens, cached_tokens, cost, user, tool"
 )
 
 _CATEGORY_NO: Final = {category: no for no, category in enumerate(CATEGORIES)}
@@ -115,6 +115,7 @@ def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Num
         no[span.session_name],
         no[span.title],
         no[span.outcome],
+        no[span.failure],
     )
 
 
@@ -152,6 +153,7 @@ def span_record(row: Sequence[Any], word: Word) -> SpanRecord:
         session_name=word(row[28]),
         title=word(row[29]),
         outcome=word(row[30]),
+        failure=word(row[31]),
     )
 
 
@@ -229,6 +231,7 @@ def log_row(log: LogRecord, row_id: int, session: int | None, no: Numbers) -> tu
         log.cached_tokens,
         nano(log.cost),
         no[log.user_id],
+        no[log.tool],
     )
 
 
@@ -251,6 +254,7 @@ def log_record(row: Sequence[Any], word: Word) -> LogRecord:
         cached_tokens=row[14],
         cost=None if row[15] is None else row[15] / _NANO,
         user_id=word(row[16]),
+        tool=word(row[17]),
     )
 
 

@@ -14,6 +14,7 @@ from otel_sessions.backend.store._rollups import (
     INSERT,
     RECORD_COLUMNS,
     STATE_COLUMNS,
+    TALLY,
     UPDATE,
     UPDATE_PLACE,
     content,
@@ -193,6 +194,8 @@ class Sessions:
         if row is None:
             return None
         session = state_of(row)
+        if not row[TALLY]:  # an older version left it to be counted
+            self._recount.add(session.no)
         self._load_parts(session)
         session.sums = sums_of(row, session)
         return self._remember(session)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any, Final
 
+from otel_sessions.backend.habits import WAITING
 from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord, Sums
-from otel_sessions.backend.store._tally import LISTED, Tally
-from otel_sessions.lifecycle import Shown, Signal, State, shown
+from otel_sessions.backend.store._tally import LISTED, TOOLS_LISTED, Tally, Usage
+from otel_sessions.lifecycle import Outcome, Phase, Shown, Signal, State, shown
 
-__all__ = ["SessionState", "missing_spans", "summary", "usage_by_model", "words"]
+__all__ = ["SessionState", "missing_spans", "summary", "usage_by_model"]
 
 RunKey = tuple[bytes, str]  # root id, and the process where it is a child's
 
@@ -76,11 +78,13 @@ def summary(session: SessionState, revision: int) -> SessionRecord:
         errors=tally.errors,
         traces_count=session.traces,
         tasks_count=session.tasks,
-        turns=tally.turns or tally.log_turns or None,
-        model_calls=tally.model_calls or tally.log_model_calls,
-        tool_calls=tally.tool_calls or tally.log_tool_calls,
+        # Spans and logs tell of the same: as many as who saw most.
+        turns=max(tally.turns, tally.log_turns) or None,
+        model_calls=max(tally.model_calls, tally.log_model_calls),
+        tool_calls=max(tally.tool_calls, tally.log_tool_calls),
         agents=_listed(tally.agents),
         models=_listed(tally.models),
+        tools=_listed(tally.tools, TOOLS_LISTED),
         input_tokens=_known(tally, "input_tokens", "input_known"),
         output_tokens=_known(tally, "output_tokens", "output_known"),
         cached_tokens=_known(tally, "cached_tokens", "cached_known"),
@@ -88,6 +92,8 @@ def summary(session: SessionState, revision: int) -> SessionRecord:
         missing_spans=missing_spans(session),
         inferred=not session.runs,
         revision=revision,
+        error=_told(tally)[1] or None if view.outcome == Outcome.ERROR.value else None,
+        last_ended_at=tally.last_ended if tally.spans else tally.last_logged,
     )
 
 
@@ -105,15 +111,24 @@ def missing_spans(session: SessionState) -> int | None:
     return session.missing_parents or None
 
 
-def words(record: SessionRecord) -> str:
-    """Return what the list's text filter looks into, case-folded."""
-    texts = (record.id, record.session_id, record.name, record.title, record.service, record.user_id)
-    return "\n".join(text for text in (*texts, *record.agents, *record.models) if text).casefold()
-
-
 def _view(session: SessionState, runs: list[RunRecord]) -> Shown:
-    data_outcome = _text(session.tally.outcome) or None
-    return shown([record.run for record in runs], silence=0, idle_after=1, data_outcome=data_outcome)
+    told = _told(session.tally)[0]
+    view = shown([record.run for record in runs], silence=0, idle_after=1, data_outcome=told or None)
+    if view.outcome == WAITING:
+        return replace(view, phase=Phase.WAITING, waiting_for=_APPROVAL, outcome=None)
+    return view
+
+
+_APPROVAL: Final = "approval"  # what `Session.waiting` of the SDK calls it
+
+
+def _told(tally: Tally) -> tuple[str, str]:
+    """Return what the data says of how the turn ended that ended last, and why: its root, else its calls."""
+    if tally.outcome is None:
+        return "", ""
+    _, outcome, why, trace = tally.outcome
+    _, sign, reason = tally.signs.get(trace, (0, "", ""))
+    return (outcome, why or reason) if outcome else (sign, reason)
 
 
 def _name(tally: Tally, runs: list[RunRecord]) -> str | None:
@@ -138,21 +153,28 @@ def _ended_at(view: Shown, runs: list[RunRecord]) -> int | None:
     return max(ends, default=None) if view.state is State.ENDED else None
 
 
-def _listed(firsts: dict[str, int]) -> tuple[str, ...]:
-    return tuple(sorted(firsts, key=lambda name: (firsts[name], name))[:LISTED])
+def _listed(firsts: dict[str, int], most: int = LISTED) -> tuple[str, ...]:
+    return tuple(sorted(firsts, key=lambda name: (firsts[name], name))[:most])
 
 
 def _known(tally: Tally, value: str, known: str) -> int | None:
-    """Sum what the spans know, else what the logs know: many emitters send each call as both."""
-    for usage in (tally.span_usage, tally.log_usage):
-        if getattr(usage, known):
-            return getattr(usage, value)
-    return None
+    usage = _source(tally, value, known)
+    return getattr(usage, value) if getattr(usage, known) else None
+
+
+def _source(tally: Tally, value: str, known: str) -> Usage:
+    """Choose between what spans and what logs know: many emitters send each call as both.
+
+    Who knows more calls has seen more. Of two that know as many, the greater leaves less out: Gemini CLI's
+    spans do not tell what the model thought.
+    """
+    return max((tally.span_usage, tally.log_usage), key=attrgetter(known, value))
 
 
 def usage_by_model(tally: Tally, value: str, known: str) -> dict[str, int]:
-    """Return one kind of usage by model, of the spans or of the logs as `_known` chooses."""
-    by_model = tally.span_usage_by_model if getattr(tally.span_usage, known) else tally.log_usage_by_model
+    """Return one kind of usage by model, of the spans or of the logs, whichever the roll-up shows."""
+    is_logged = _source(tally, value, known) is tally.log_usage
+    by_model = tally.log_usage_by_model if is_logged else tally.span_usage_by_model
     return {model: used for model, usage in by_model.items() if (used := getattr(usage, value))}
 
 

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Final
 
+from otel_sessions.backend.habits import ANSWERED
 from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
 from otel_sessions.backend.store._rows import NESTED, nano
 
-__all__ = ["LISTED", "OTHER", "Tally", "Usage", "hides"]
+__all__ = ["LISTED", "OTHER", "TOOLS_LISTED", "Tally", "Usage", "hides"]
 
 LISTED: Final = 20
 """How many agents and models a session's roll-up names."""
+TOOLS_LISTED: Final = 100
+"""How many tools it names: whoever connects a few MCP servers has dozens."""
 
 OTHER: Final = "other"
 """Stands for all models beyond those, where usage is summed by model."""
@@ -58,6 +61,8 @@ class Usage:
 
 
 Dated = tuple[int, str]
+Sign = tuple[int, str, str]
+"""When a call said how its turn goes, what it said, and why; "" where it does not tell."""
 
 
 @dataclass(slots=True)
@@ -84,9 +89,13 @@ class Tally:
     title: Dated | None = None  # of the latest span that has one
     user: Dated | None = None
     conversation: Dated | None = None
-    outcome: Dated | None = None  # of the root that ended last; "" where it does not tell
+    last_logged: int | None = None
+    last_ended: int | None = None
+    outcome: tuple[int, str, str, str] | None = None  # of the root that ended last: end, outcome, why, trace
+    signs: dict[str, Sign] = field(default_factory=dict[str, "Sign"])  # by trace, of whose word was last
     agents: dict[str, int] = field(default_factory=dict[str, int])  # name -> first start
     models: dict[str, int] = field(default_factory=dict[str, int])
+    tools: dict[str, int] = field(default_factory=dict[str, int])
     span_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
     log_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
 
@@ -150,40 +159,62 @@ class Tally:
             self.user = _least(self.user, (start, span.user_id))
         if span.conversation_id:
             self.conversation = _least(self.conversation, (start, span.conversation_id))
+        self._list(span)
+
+    def _list(self, span: SpanRecord) -> None:
         if span.agent:
-            _first(self.agents, span.agent, start)
+            _first(self.agents, span.agent, span.start)
         if span.model and span.category in _USAGE:
-            _first(self.models, span.model, start)
+            _first(self.models, span.model, span.start)
+        if span.tool and span.category == "tool":
+            _first(self.tools, span.tool, span.start)
+
+        if span.end is not None:
+            self._date_end(span)
+
+    def _date_end(self, span: SpanRecord) -> None:
+        self.last_ended = _greatest(self.last_ended, span.end)
+        sign = _sign(span)
+        if sign is not None:
+            trace = span.trace_id.hex()
+            self.signs[trace] = _greatest(self.signs.get(trace), sign)
 
     def _date_root(self, span: SpanRecord) -> None:
         if span.name:
             self.root_name = _least(self.root_name, (span.start, span.name))
         if span.end is not None:
-            self.outcome = _greatest(self.outcome, (span.end, span.outcome or ""))
+            told = (span.end, span.outcome or "", span.failure or "", span.trace_id.hex())
+            self.outcome = _greatest(self.outcome, told)
 
     def _date_log(self, log: LogRecord) -> None:
         if log.time and (self.logged is None or log.time < self.logged):
             self.logged = log.time
+        if log.time:
+            self.last_logged = _greatest(self.last_logged, log.time)
         if log.service:
             self.service = _least(self.service, (_LOG, log.time, log.service))
         if log.user_id:
             self.user = _least(self.user, (log.time, log.user_id))
         if log.model and log.category in _USAGE:
             _first(self.models, log.model, log.time)
+        if log.tool:
+            _first(self.tools, log.tool, log.time)
 
     def to_json(self) -> str:
         """Return the tally as JSON, without what the list will never show."""
-        for listed in (self.agents, self.models):
-            if len(listed) > LISTED:
-                keep = sorted(listed.items(), key=lambda item: (item[1], item[0]))[:LISTED]
+        for listed, most in ((self.agents, LISTED), (self.models, LISTED), (self.tools, TOOLS_LISTED)):
+            if len(listed) > most:
+                keep = sorted(listed.items(), key=lambda item: (item[1], item[0]))[:most]
                 listed.clear()
                 listed.update(keep)
+        if len(self.signs) > LISTED:
+            self.signs = dict(sorted(self.signs.items(), key=lambda item: item[1])[-LISTED:])
         sums = (_usage(self.span_usage), _usage(self.log_usage))
         by_model = (
             {model: _usage(usage) for model, usage in usages.items()}
             for usages in (self.span_usage_by_model, self.log_usage_by_model)
         )
-        return _encode([*_plain(self), *sums, *by_model])
+        return _encode([*_plain(self), *sums, *by_model, self.tools])
 
     @classmethod
     def from_json(cls, text: str) -> Tally:
@@ -193,15 +224,17 @@ class Tally:
         tally = cls(span_usage=Usage(*rest[0]), log_usage=Usage(*rest[1]))
         for name, value in zip(_PLAIN, plain, strict=True):
             setattr(tally, name, tuple(value) if isinstance(value, list) else value)
-        # The first versions did not sum by model.
+        tally.signs = {trace: (at, sign, why) for trace, (at, sign, why) in tally.signs.items()}
+        # The first versions did not sum by model, and knew no tools.
         for known, usages in zip(
-            (tally.span_usage_by_model, tally.log_usage_by_model), rest[2:], strict=False
+            (tally.span_usage_by_model, tally.log_usage_by_model), rest[2:4], strict=False
         ):
             known.update((model, Usage(*sums)) for model, sums in usages.items())
+        tally.tools.update(*rest[4:5])
         return tally
 
 
-_SUMMED: Final = ("span_usage", "log_usage", "span_usage_by_model", "log_usage_by_model")
+_SUMMED: Final = ("span_usage", "log_usage", "span_usage_by_model", "log_usage_by_model", "tools")
 _PLAIN: Final = tuple(f.name for f in fields(Tally) if f.name not in _SUMMED)
 _plain = attrgetter(*_PLAIN)
 _usage = attrgetter(*(f.name for f in fields(Usage)))
@@ -226,6 +259,7 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
         (old.conversation_id, new.conversation_id),
         (old.agent, new.agent),
         (old.model, new.model),
+        (old.tool, new.tool),
         (old.session_name, new.session_name),
         (old.title, new.title),
     )
@@ -233,8 +267,11 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
         same
         and all(before is None or before == after for before, after in told)
         and (bool(old.parent_id) or old.name == new.name)
-        and (old.end is None or bool(old.parent_id) or (new.end, new.outcome) == (old.end, old.outcome))
+        and (old.end is None or bool(old.parent_id) or _end(new) == _end(old))
+        and (old.end is None or (new.end or 0) >= old.end)
+        and ((_sign(new) or _SILENCE) >= (_sign(old) or _SILENCE))
         and (old.category not in _USAGE or new.category in _USAGE)
+        and (old.tool is None or (old.category == "tool") == (new.category == "tool"))
     )
 
 
@@ -246,6 +283,25 @@ def _add_by_model(usages: dict[str, Usage], record: SpanRecord | LogRecord, sign
     if model not in usages and len(usages) >= LISTED:
         model = OTHER
     usages.setdefault(model, Usage()).add(record, sign)
+
+
+def _end(span: SpanRecord) -> tuple[Any, ...]:
+    return span.end, span.outcome, span.failure
+
+
+def _sign(span: SpanRecord) -> Sign | None:
+    """Return what a call, or an agent, says of its turn.
+
+    That a call went wrong counts from when it began: what was answered since, beside it or after it, takes
+    that back. An agent went wrong when it ended, after all that was answered in it.
+    """
+    if not span.parent_id or span.outcome is None or span.end is None:
+        return None
+    at = span.start if span.outcome != ANSWERED and span.category == "model" else span.end
+    return at, span.outcome, span.failure or ""
+
+
+_SILENCE: Final = (-1, "", "")
 
 
 def _least(known: Any, new: Any) -> Any:

@@ -44,15 +44,18 @@ _SERVICES: Final = (
     " SELECT (SELECT min(service) FROM spans WHERE service > known.service) FROM known"
     " WHERE known.service IS NOT NULL) SELECT service FROM known"  # the NULL at its end: spans without one
 )
-_OPERATIONS: Final = (
-    "WITH RECURSIVE known(name, kind) AS ("
-    " SELECT * FROM (SELECT name, kind FROM spans WHERE service IS :service ORDER BY name, kind LIMIT 1)"
-    " UNION ALL"
-    " SELECT (SELECT name FROM spans WHERE service IS :service AND (name, kind) > (known.name, known.kind)"
-    " ORDER BY name, kind LIMIT 1),"
-    " (SELECT kind FROM spans WHERE service IS :service AND (name, kind) > (known.name, known.kind)"
-    " ORDER BY name, kind LIMIT 1) FROM known WHERE known.name IS NOT NULL"
-    ") SELECT name, kind FROM known WHERE name IS NOT NULL"
+_NAMES: Final = (
+    "WITH RECURSIVE known(name) AS (SELECT min(name) FROM spans WHERE service IS :service UNION ALL"
+    " SELECT (SELECT min(name) FROM spans WHERE service IS :service AND name > known.name)"
+    " FROM known WHERE known.name IS NOT NULL"
+    ") SELECT name FROM known WHERE name IS NOT NULL"
+)
+_KINDS: Final = (
+    "WITH RECURSIVE known(kind) AS ("
+    " SELECT min(kind) FROM spans WHERE service IS :service AND name = :name UNION ALL"
+    " SELECT (SELECT min(kind) FROM spans WHERE service IS :service AND name = :name AND kind > known.kind)"
+    " FROM known WHERE known.kind IS NOT NULL"
+    ") SELECT kind FROM known WHERE kind IS NOT NULL"
 )
 _ANY_OF_SERVICE: Final = (
     f"SELECT 1 FROM spans p INDEXED BY spans_by_service {_JOIN_LOST}"
@@ -101,7 +104,8 @@ class TraceReader:
         """Return all names of a service's spans with their kinds."""
         with self._readers.snapshot() as conn:
             number = _number(conn, service)
-            known = [] if number == _NOBODY else conn.execute(_OPERATIONS, {"service": number}).fetchall()
+            names = [name for (name,) in conn.execute(_NAMES, {"service": number}).fetchall()]
+            known = [(name, kind) for name in names for kind in _kinds(conn, number, name)]
             seen = [row for row in known if conn.execute(_ANY_OF_OPERATION, (number, *row)).fetchone()]
             words = self._names.words(conn, (name for name, _ in seen))
         return sorted((words[name] or "", kind) for name, kind in seen)
@@ -206,18 +210,16 @@ def _walks(conn: sqlite3.Connection, query: SpanQuery) -> tuple[int | None, list
     row = conn.execute("SELECT id FROM names WHERE text = ?", (query.name,)).fetchone()
     if row is None:
         return service, []
-    kinds = conn.execute(_KINDS, {"service": service, "name": row[0]}).fetchall()
     more = " AND p.name = ? AND p.kind = ?"
-    return service, [("INDEXED BY spans_by_operation", more, [row[0], kind]) for (kind,) in kinds]
+    return service, [
+        ("INDEXED BY spans_by_operation", more, [row[0], kind]) for kind in _kinds(conn, service, row[0])
+    ]
 
 
-_KINDS: Final = (
-    "WITH RECURSIVE known(kind) AS ("
-    " SELECT min(kind) FROM spans WHERE service IS :service AND name = :name UNION ALL"
-    " SELECT (SELECT min(kind) FROM spans WHERE service IS :service AND name = :name AND kind > known.kind)"
-    " FROM known WHERE known.kind IS NOT NULL"
-    ") SELECT kind FROM known WHERE kind IS NOT NULL"
-)
+def _kinds(conn: sqlite3.Connection, service: int | None, name: int) -> list[int]:
+    """Return the kinds of a service's spans of one name."""
+    rows = conn.execute(_KINDS, {"service": service, "name": name}).fetchall()
+    return [kind for (kind,) in rows]
 
 
 def _lasts(row: Sequence[Any], query: SpanQuery) -> bool:

@@ -6,7 +6,7 @@ thread at any moment and see whole commits only. All methods block: callers use 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
+from otel_sessions.backend.filters import EVERYTHING, Filter
 from otel_sessions.backend.records import (
     Changes,
     Gauge,
@@ -29,6 +30,8 @@ from otel_sessions.backend.records import (
 __all__ = [
     "Calls",
     "Hit",
+    "SearchPage",
+    "SearchQuery",
     "SessionPage",
     "SessionQuery",
     "SpanPage",
@@ -45,7 +48,7 @@ class SessionQuery:
     """Which sessions to list, newest first unless `sort` says otherwise; times are Unix ns."""
 
     states: tuple[str, ...] = ()
-    text: str = ""  # substring of id, name, title, service, user, agents, models; case-insensitive
+    filter: Filter = EVERYTHING  # without any "ago": Filter.at
     service: str | None = None
     user: str | None = None
     since: int | None = None
@@ -58,7 +61,7 @@ class SessionQuery:
 
 @dataclass(frozen=True, slots=True)
 class SessionPage:
-    """One page of the list, and the cursor of the next."""
+    """One page of the list, and the cursor of the next; a filter that fits few may leave it short of full."""
 
     sessions: tuple[SessionRecord, ...]
     next: str | None
@@ -91,8 +94,20 @@ class StoredLog:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What to find: all words, in any script and case, in messages of the sessions that a filter leaves."""
+
+    words: tuple[str, ...]
+    filter: Filter = EVERYTHING  # without words of its own, and without any "ago"
+    limit: int = 50
+    before: str | None = None  # cursor of the page before
+    idle_before: int = 0  # as in SessionQuery
+    seconds: float = 0.5  # after which a page ends with what it has
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One hit of a search."""
+    """One message in which all words occur. `marks` are where they begin and end in the snippet."""
 
     session_id: str
     session_name: str | None
@@ -101,6 +116,20 @@ class Hit:
     name: str
     start: int
     snippet: str
+    marks: tuple[tuple[int, int], ...]
+    field: str  # where in the message, in OTLP's words: "attributes.gen_ai.input.messages"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """One page of hits, newest first, with the cursor of the next, and how far it came."""
+
+    hits: tuple[Hit, ...]
+    next: str | None
+    reached: int | None  # when what was looked at last had arrived, Unix ns
+    share: float  # of all request bodies, those that are behind this page
+    chunks: int  # request bodies of this page
+    bytes: int  # of these, as they were sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,10 +245,11 @@ class Store(Protocol):
         """Iterate over all logs of a session in full."""
         ...
 
-    def search(
-        self, text: str, *, limit: int = 50, before: str | None = None
-    ) -> tuple[Sequence[Hit], str | None]:
-        """Find a substring, in any script, in names and contents, newest first; with a cursor to go on."""
+    def search(self, query: SearchQuery, stopped: Callable[[], bool] = lambda: False) -> SearchPage:
+        """Find words in names and contents, newest first; ends early with a cursor when `stopped` says so.
+
+        Raises ValueError for an unknown cursor.
+        """
         ...
 
     # --- by service and trace: ended spans, and the roots of lost runs -----------------------------------

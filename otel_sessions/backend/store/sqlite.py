@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +32,8 @@ from otel_sessions.backend.store._traces import TraceReader
 from otel_sessions.backend.store._writer import Writer
 from otel_sessions.backend.store.base import (
     Calls,
-    Hit,
+    SearchPage,
+    SearchQuery,
     SessionPage,
     SessionQuery,
     SpanPage,
@@ -141,7 +142,7 @@ class SqliteStore:
     def sessions(self, query: SessionQuery) -> SessionPage:
         """List sessions from their roll-up rows."""
         with self._readers.snapshot() as conn:
-            return list_sessions(conn, query)
+            return list_sessions(conn, query, time.monotonic)
 
     def session(self, ref: str, *, idle_before: int = 0) -> SessionDetail | None:
         """Return one session by our id, or by the emitter's where that is unique."""
@@ -163,12 +164,10 @@ class SqliteStore:
         """Iterate over all logs of a session in full."""
         return self._reader.logs(session_id)
 
-    def search(
-        self, text: str, *, limit: int = 50, before: str | None = None
-    ) -> tuple[Sequence[Hit], str | None]:
-        """Find a substring in names and contents, newest first."""
+    def search(self, query: SearchQuery, stopped: Callable[[], bool] = lambda: False) -> SearchPage:
+        """Find words in names and contents, newest first."""
         with self._readers.snapshot() as conn:
-            return search(conn, text, limit=limit, before=before, now=time.monotonic)
+            return search(conn, query, time.monotonic, stopped)
 
     def services(self) -> Sequence[str]:
         """Return all services with an ended span or a lost run."""
