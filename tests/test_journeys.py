@@ -78,3 +78,84 @@ def test_two_processes_with_one_session_id_are_one_session_with_two_runs(backend
         2,
         2,
     )
+
+
+LOSSY = """
+import os, subprocess, sys, otel_sessions
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+class Lossy(OTLPSpanExporter):
+    def export(self, spans):
+        return super().export([span for span in spans if span.name != "lost"])
+
+otel_sessions.init(exporter=Lossy())
+
+def steps(*names):
+    for name in names:
+        with otel_sessions.step(name):
+            pass
+"""
+
+
+def run_lossy(backend: BackendProcess, program: str) -> None:
+    """Run a program whose spans called "lost" are lost on their way, unnoticed."""
+    subprocess.run(
+        [sys.executable, "-c", LOSSY + program],
+        env=clean_environment(
+            # While a process may be alive, what it has not sent is on its way: a child tells no end.
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url, "OTEL_SESSIONS_HEARTBEAT": "0.2"}
+        ),
+        check=True,
+        timeout=PATIENCE,
+    )
+
+
+def wait_for_missing(backend: BackendProcess, missing: int, *, stored: int) -> None:
+    """Wait until the session has ended, so many spans are stored and so many are known to be missing."""
+    end = time.monotonic() + PATIENCE
+    seen: list[dict] = []
+    while time.monotonic() < end:
+        seen = sessions(backend)
+        told = [(one["state"], one["spans"], one["missing_spans"]) for one in seen]
+        if told == [("ended", stored, missing)]:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"never {missing} missing beside {stored} spans within {PATIENCE} s: {seen}")
+
+
+def test_a_later_run_in_the_same_process_hides_no_lost_span(backend):
+    """What the first run lost is still missing after a second one that lost nothing."""
+    run_lossy(
+        backend,
+        "with otel_sessions.session('s', id='one'): steps('lost', 'lost', 'lost', 'fine')\n"
+        "with otel_sessions.session('s', id='one'): steps('fine', 'fine')\n",
+    )
+    wait_for_missing(backend, 3, stored=5)
+
+
+def test_a_session_that_is_resumed_elsewhere_adds_up(backend):
+    """Each process counts its own spans, and what either lost is missing."""
+    run_lossy(backend, "with otel_sessions.session('s', id='one'): steps('lost', 'fine')\n")
+    wait_for_missing(backend, 1, stored=2)
+    run_lossy(backend, "with otel_sessions.session('s', resume='one'): steps('lost', 'lost', 'fine')\n")
+    wait_for_missing(backend, 3, stored=4)
+
+
+def test_child_processes_count_their_own_spans(backend):
+    """A forked one and a program that takes the session up, beside their parent."""
+    run_lossy(
+        backend,
+        """
+with otel_sessions.session("s", id="one"):
+    steps("lost", "fine")
+    if os.fork() == 0:
+        steps("lost", "lost", "fine")
+        otel_sessions.shutdown()
+        os._exit(0)
+    os.wait()
+    program = "import otel_sessions as o\\no.init()\\nwith o.step('fine'): pass\\nwith o.tool('fine'): pass"
+    subprocess.run([sys.executable, "-c", program], env=otel_sessions.child_env(), check=True)
+    steps("fine")
+""",
+    )
+    wait_for_missing(backend, 3, stored=6)

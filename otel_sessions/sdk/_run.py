@@ -29,7 +29,11 @@ class OpenSpan(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """Spans of one session in this process so far, the root included where it was opened here."""
+    """Spans of one session in this process so far, over all its runs here, their roots included.
+
+    Only what is sampled counts, and no late span counts as ended: ended ones, less those that are stored and
+    not late, are missing.
+    """
 
     started: int
     ended: int

@@ -124,7 +124,7 @@ class SpanBlock:
         if entry is not None:
             entry.learned = learn(entry.span, entry.learned, attributes)
         elif self._left is not None:
-            _too_late(self._name)
+            _too_late(self._left.span)
         else:
             self._early = {**(self._early or {}), **attributes}
 
@@ -140,8 +140,8 @@ def learn(span: trace.Span, learned: dict[str, Any] | None, attributes: Mapping[
         learned = {}
         _expect(span, learned)
     learned.update(attributes)
-    if not span.is_recording() and span.get_span_context().trace_flags.sampled:
-        _too_late(getattr(span, "name", "?"))
+    if not span.is_recording():
+        _too_late(span)
     return learned
 
 
@@ -151,13 +151,15 @@ def _expect(span: trace.Span, learned: dict[str, Any]) -> None:
         entry.learned = learned
 
 
-def _too_late(name: str) -> None:
-    ignored(
-        "late records",
-        "otel_sessions: something was recorded for the block %r after its end and is lost; "
-        "further ones are counted in stats().ignored",
-        name,
-    )
+def _too_late(span: trace.Span) -> None:
+    """Count what was told to a span after its end; one that was never recorded has nothing to lose."""
+    if span.get_span_context().trace_flags.sampled:
+        ignored(
+            "late records",
+            "otel_sessions: something was recorded for the block %r after its end and is lost; "
+            "further ones are counted in stats().ignored",
+            getattr(span, "name", "?"),
+        )
 
 
 def start_span(

@@ -295,6 +295,7 @@ def test_nothing_is_late_where_nothing_is_recorded():
     """Without a provider there is nothing to lose."""
     with otel_sessions.model_call("m") as call:
         call.record(input_tokens=7)
+    call.record(input_tokens=8)
     assert otel_sessions.stats().ignored == {}
 
 
