@@ -2,24 +2,30 @@
 
 Three ways lead here: `atexit`, a signal whose disposition was the default, and the finalisers of a
 multiprocessing child, which runs no `atexit`. A kill -9 leads nowhere; then the backend's lease tells.
+
+The main thread only waits: the work is done by a parked thread (`_spare.py`). Ending a span runs processors
+of others, which may want a lock that the interrupted main thread holds, or take their time. That costs the
+deadline at most.
 """
 
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from contextlib import AbstractContextManager, nullcontext, suppress
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from otel_sessions import semconv
 from otel_sessions.lifecycle import ENDINGS, Ending, ending_for
 from otel_sessions.sdk import _importing, _process
-from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._critical import is_critical
+from otel_sessions.sdk._guard import guard, say
 from otel_sessions.sdk._registry import OpenEntry, registry
 from otel_sessions.sdk._settings import EXIT_DEADLINE
 
@@ -27,8 +33,17 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from otel_sessions.sdk._root import Root
+    from otel_sessions.sdk._spare import Spare
 
-__all__ = ["end_collected", "end_open", "handle_signals", "install", "watching"]
+__all__ = [
+    "end_all",
+    "end_collected",
+    "end_open",
+    "handle_signals",
+    "install",
+    "latest",
+    "watching",
+]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -36,28 +51,34 @@ _POSTPONED_BY: Final = 0.005
 _POSTPONED_FOR: Final = 1.0
 """Seconds between the two tries of a signal, and in which it may be postponed at all."""
 
-_CRITICAL: Final = (
-    "opentelemetry.sdk._shared_internal",
-    "otel_sessions.sdk._export",
-    "otel_sessions.sdk._ledger",
-    "otel_sessions.sdk._liveness",
-    "otel_sessions.sdk._root",
-    "otel_sessions.sdk._sender",
-)
-"""Modules whose functions hold locks that ending a span needs (the first: a joined provider's batch
-processor), for microseconds and never while user code runs."""
+_UNHURRIED: Final = 0.25
+"""Seconds that ending everything may take before what has ended is sent without the rest."""
+
+_FOR_ENDING: Final = 0.6
+_FOR_SENDING: Final = 0.85
+"""Share of the time at the end for ending what is open, and of the rest for sending; what remains then is for
+counting what is left, and saying so."""
+
+_IMPORT: Final = ("importlib._bootstrap", "_frozen_importlib")
+_NEIGHBOUR: Final = ("opentelemetry.sdk._shared_internal", "emit")
+"""Where a joined provider's batch processor takes a span: it may hold the lock of an event just then."""
+_OURS: Final = ("opentelemetry.", "otel_sessions.")
 
 
 class Ender(Protocol):
     """What does the work at the end: the runtime."""
 
     @property
-    def busy(self) -> bool:
-        """Whether the sender's thread can't begin a job now."""
+    def spare(self) -> Spare:
+        """The thread in which it is done."""
         ...
 
-    def do(self, job: Callable[[], None]) -> None:
-        """Run a job in the sender's thread."""
+    def first(self) -> AbstractContextManager[None]:
+        """Let what ends in this block leave before all that waits."""
+        ...
+
+    def hurry(self, deadline: float) -> None:
+        """Send what waits, until `deadline` (monotonic s); takes no lock and returns at once."""
         ...
 
     def finish(self, deadline: float) -> None:
@@ -65,10 +86,32 @@ class Ender(Protocol):
         ...
 
 
+class _Leaving:
+    """The end of this process that is under way; `deadline` in monotonic seconds."""
+
+    __slots__ = ("deadline", "done")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.done = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of the work, no longer than the deadline allows."""
+        return self.done.wait(max(0.0, min(seconds, self.deadline - time.monotonic())))
+
+
 class _Hooks:
     """The state of this module; one instance."""
 
-    __slots__ = ("__weakref__", "ender", "first_signal", "handling", "watches_children", "watching")
+    __slots__ = (
+        "__weakref__",
+        "ender",
+        "first_signal",
+        "handling",
+        "leaving",
+        "watches_children",
+        "watching",
+    )
 
     def __init__(self) -> None:
         self.ender: Ender | None = None
@@ -76,6 +119,7 @@ class _Hooks:
         self.watching = False
         self.first_signal: float | None = None
         self.handling = False
+        self.leaving: _Leaving | None = None
 
 
 _hooks: Final = _Hooks()
@@ -87,6 +131,8 @@ def install(ender: Ender) -> None:
     atexit.unregister(_at_exit)
     atexit.register(_at_exit)
     _hooks.ender = ender
+    _hooks.leaving = None
+    ender.spare.start()
 
 
 def handle_signals(*, wanted: bool) -> None:
@@ -110,22 +156,61 @@ def watching() -> bool:
     return _hooks.watching
 
 
-def end_open(
-    ending: Ending, error: BaseException | None = None, *, without: frozenset[int] = frozenset()
-) -> None:
-    """End everything that is open here, the youngest first, at one instant and marked as forced.
+def latest(deadline: float) -> float:
+    """Return `deadline` (monotonic s), or that of the process's end where this is under way and sooner."""
+    leaving = _hooks.leaving
+    return deadline if leaving is None else min(deadline, leaving.deadline)
 
-    Spans whose `id()` is in `without` stay open: their locks may never be released.
+
+def end_open(
+    ending: Ending,
+    error: BaseException | None = None,
+    *,
+    without: frozenset[int] = frozenset(),
+    first: AbstractContextManager[None] | None = None,
+    until: float = inf,
+) -> int:
+    """End everything that is open here at one instant, mark it as forced, and return how many stay open.
+
+    The roots first, for they tell how it ended: with their counts, in which what is about to end is counted.
+    In the context `first` they pass what waits to be sent. Then all other spans, the youngest first, `until`
+    that time (monotonic s): slow processors of others may take longer. Spans whose `id()` is in `without`
+    stay open: their locks may never be released.
     """
     now = time.time_ns()
-    for entry in reversed(list(registry.open.values())):
-        if id(entry.span) not in without:
+    roots = [root for root in reversed(list(registry.roots.values())) if id(root.span) not in without]
+    with first or nullcontext():
+        for root in roots:
+            if not root.child:
+                with guard("forced end"):
+                    root.end(ending, error=error, forced_at=now, left_open=without)
+    entries = [entry for entry in list(registry.open.values()) if id(entry.span) not in without]
+    while entries and time.monotonic() < until:
+        with guard("forced end"):
+            _end(entries.pop(), now)
+    for root in roots:
+        if root.child:  # its parent process ends it: it has but counts to tell
             with guard("forced end"):
-                _end(entry, ending, error, now)
-    for root in list(registry.roots.values()):
-        if id(root.span) not in without:
-            with guard("forced end"):
-                _end_root(root, ending, error, now)
+                root.leave()
+    return len(entries)
+
+
+def end_all(
+    ender: Ender,
+    deadline: float,
+    ending: Ending,
+    error: BaseException | None = None,
+    *,
+    without: frozenset[int] = frozenset(),
+) -> None:
+    """End what is open and send what is left, by `deadline` (monotonic s) unless code of others hangs."""
+    until = time.monotonic() + _FOR_ENDING * (deadline - time.monotonic())
+    with guard("exit"):
+        left = end_open(ending, error, without=without, first=ender.first(), until=until)
+        if left:
+            say("otel_sessions: %d spans could not be ended in time: what processes them is too slow", left)
+    now = time.monotonic()
+    ender.finish(now + _FOR_SENDING * max(0.0, deadline - now))
 
 
 def end_collected(root: Root) -> None:
@@ -133,43 +218,38 @@ def end_collected(root: Root) -> None:
     root.end(ENDINGS["garbage_collected"])
 
 
-def _end(entry: OpenEntry, ending: Ending, error: BaseException | None, now: int) -> None:
-    root = entry.place.root if entry.place is not None else None
-    if root is not None and root.span is entry.span:
-        _end_root(root, ending, error, now)
-    else:
-        # A copy: the block may be learning just now, in another thread.
-        entry.span.set_attributes({**dict(entry.learned or {}), semconv.FORCED_END: True})
-        entry.span.end(now)
+def _end(entry: OpenEntry, now: int) -> None:
+    span = entry.span
+    with guard("forced end"):  # a copy: the block may be learning just now, in another thread
+        span.set_attributes({**dict(entry.learned or {}), semconv.FORCED_END: True})
+    # One that another thread has started since bears no end before its start.
+    span.end(max(now, int(span.start_time or 0)))
 
 
-def _end_root(root: Root, ending: Ending, error: BaseException | None, now: int) -> None:
-    if root.child:
-        root.leave()
-    else:
-        root.end(ending, error=error, forced_at=now)
+def _leave(
+    ender: Ender,
+    deadline: float,
+    ending: Ending,
+    error: BaseException | None = None,
+    *,
+    without: frozenset[int] = frozenset(),
+) -> None:
+    """Have all that is left done in the spare thread, once, and wait for it until `deadline`."""
+    leaving = _hooks.leaving
+    if leaving is None:
+        leaving = _hooks.leaving = _Leaving(deadline)
+        done = leaving.done
 
-
-def _end_by(ender: Ender, deadline: float, end: Callable[[], None], *, here: bool) -> None:
-    """Let `end` end what is open, and send what is left, until `deadline`.
-
-    In the sender's thread, for foreign processors take their time in `on_end`; where that thread is busy
-    here, if that is allowed.
-    """
-    if here and ender.busy:
-        end()
-    else:
-        done = threading.Event()
-
-        def job() -> None:
+        def work() -> None:
             try:
-                end()
+                end_all(ender, deadline, ending, error, without=without)
             finally:
                 done.set()
 
-        ender.do(job)
-        done.wait(max(0.0, deadline - time.monotonic()))
-    ender.finish(deadline)
+        ender.spare.do(work)
+    if not leaving.wait(_UNHURRIED):
+        ender.hurry(leaving.deadline)
+        leaving.wait(EXIT_DEADLINE)
 
 
 # --- atexit --------------------------------------------------------------------------------------------
@@ -177,13 +257,20 @@ def _end_by(ender: Ender, deadline: float, end: Callable[[], None], *, here: boo
 
 def _at_exit() -> None:
     error = _uncaught()
-    ending = ENDINGS["exit_open"] if error is None else ending_for(error)
-    if _hooks.ender is not None:
-        deadline = time.monotonic() + EXIT_DEADLINE
-        with guard("exit"):
-            _end_by(_hooks.ender, deadline, lambda: end_open(ending, error), here=True)
+    with guard("exit"):
+        _leave_at_exit(ENDINGS["exit_open"] if error is None else ending_for(error), error)
     if isinstance(error, KeyboardInterrupt):
         _die_of_the_interrupt()
+
+
+def _leave_at_exit(ending: Ending, error: BaseException | None) -> None:
+    ender, deadline = _hooks.ender, time.monotonic() + EXIT_DEADLINE
+    if ender is None:
+        return
+    if ender.spare.start():
+        _leave(ender, deadline, ending, error)
+    else:  # a process at its limit of threads: nothing is lost that can be kept
+        end_all(ender, deadline, ending, error)
 
 
 def _die_of_the_interrupt() -> None:
@@ -214,32 +301,55 @@ def _uncaught() -> BaseException | None:
 # --- Signals ---------------------------------------------------------------------------------------------
 
 
+class _Interrupted(NamedTuple):
+    """What a signal has interrupted.
+
+    `in_use` are the ids of objects whose methods are under way, `critical` whether it may hold a lock that
+    the end needs, `importing` whether it imports.
+    """
+
+    in_use: frozenset[int] = frozenset()
+    critical: bool = False
+    importing: bool = False
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """End and send everything, then let the signal do what it would have done.
 
     The interrupted code goes on only when we return. If it holds a lock that we need, we would wait for
-    ourselves (4.7 s and everything lost, measured): a span that it is working on stays open, and in the
-    midst of a queue, or of an import while our threads import, the signal is sent once more a little later.
+    ourselves (4.7 s and everything lost, measured). So in the midst of a span, of what `_critical.py` knows,
+    or of an import while our threads import, the signal is sent once more a little later; a span that is
+    still worked on then stays open. Mere waits, as in `flush`, hold nothing.
     """
-    ender = _hooks.ender
-    if ender is not None and not _hooks.handling:
-        now = time.monotonic()
-        if _hooks.first_signal is None:
-            _hooks.first_signal = now
-        in_use, critical = _stack(frame)
-        if now - _hooks.first_signal < _POSTPONED_FOR and (critical or _importing.under_way()):
-            ender.do(lambda: _send_again(number))
-            return
-        _hooks.handling = True
+    postponed = False
+    try:
         with guard("signal"):
-            _end_by(
-                ender,
-                now + EXIT_DEADLINE,
-                lambda: end_open(ENDINGS["signal"], without=in_use),
-                here=not critical,
-            )
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+            postponed = _leave_by_signal(number, frame)
+    finally:  # whatever else is raised meanwhile, by Ctrl-C for one
+        if not postponed:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def _leave_by_signal(number: int, frame: FrameType | None) -> bool:
+    """Do the work; True if that has to wait, and the signal will come again."""
+    ender = _hooks.ender
+    if ender is None or _hooks.handling or not ender.spare.ready:
+        return False
+    now = time.monotonic()
+    if _hooks.first_signal is None:
+        _hooks.first_signal = now
+    interrupted = _Interrupted()
+    with guard("signal"):
+        interrupted = _look_at(frame)
+    in_the_midst = interrupted.critical or (interrupted.importing and _importing.under_way())
+    if in_the_midst and _hooks.leaving is None and now - _hooks.first_signal < _POSTPONED_FOR:
+        ender.spare.do(lambda: _send_again(number))
+        return True
+    _hooks.handling = True
+    deadline = _hooks.first_signal + EXIT_DEADLINE
+    _leave(ender, deadline, ENDINGS["signal"], without=interrupted.in_use)
+    return False
 
 
 def _send_again(number: int) -> None:
@@ -247,15 +357,28 @@ def _send_again(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _stack(frame: FrameType | None) -> tuple[frozenset[int], bool]:
-    """Return the ids of objects that the interrupted thread works on, and whether it is critical to wait."""
+def _look_at(frame: FrameType | None) -> _Interrupted:
+    """Look at what the interrupted thread does, frame by frame, without calling anything of the user's."""
     in_use: set[int] = set()
-    critical = False
+    at_work: set[int] = set()
+    critical = importing = False
+    only_ours = True
     while frame is not None:
-        in_use.add(id(frame.f_locals.get("self")))
-        critical = critical or frame.f_globals.get("__name__") in _CRITICAL
+        code, module = frame.f_code, dict.get(frame.f_globals, "__name__")
+        # Only a function's locals are sure to be a mapping of Python's own.
+        if code.co_flags & inspect.CO_OPTIMIZED and "self" in code.co_varnames:
+            in_use.add(id(frame.f_locals.get("self")))
+        only_ours = only_ours and str(module).startswith(_OURS)
+        if only_ours:
+            at_work |= in_use
+        critical = critical or is_critical(code) or (module, code.co_name) == _NEIGHBOUR
+        importing = importing or module in _IMPORT
         frame = frame.f_back
-    return frozenset(in_use), critical
+    return _Interrupted(frozenset(in_use), critical or _any_open(at_work), importing)
+
+
+def _any_open(objects: set[int]) -> bool:
+    return any(id(entry.span) in objects for entry in list(registry.open.values()))
 
 
 # --- Children of multiprocessing ----------------------------------------------------------------------------
@@ -276,6 +399,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     _hooks.handling = False
     _hooks.first_signal = None
+    _hooks.leaving = None
 
 
 _process.around_fork(before=_before_fork, in_child=_after_fork)

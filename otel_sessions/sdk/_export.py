@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._context import Place
 
 __all__ = ["Outbound", "Outlet", "Sent", "SpanWorker"]
+
+Item = TypeVar("Item")
 
 _THREAD_NAME: Final = "otel-sessions-spans"
 _COMPLAIN_AFTER: Final = 30.0
@@ -89,6 +91,7 @@ class SpanWorker:
     def _reset(self) -> None:
         """Be as new: at the start, and in a forked child, where the thread is gone and locks may be held."""
         self._queue: deque[Outbound | Outlet] = deque()
+        self._first: deque[Outbound] = deque()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._opening = False
@@ -144,22 +147,31 @@ class SpanWorker:
             self._asleep = False
             self._jobs.put(None)
 
+    def take_first(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
+        """Put an ended span before all that wait; for the roots that end with the process, which are few."""
+        if self._stopped or self._outlet.open_exporter is None:
+            self.take(span, place, late)
+            return
+        self._first.append((span, place, late))
+        self._jobs.put(None)
+
     def do(self, job: Callable[[], None]) -> None:
         """Let the thread run `job`. May be called from a signal handler or a finaliser: it takes no lock."""
         self._jobs.put(job)
 
     @property
-    def busy(self) -> bool:
-        """Whether the thread can't begin a job now: it exports, imports the exporter, or does not run."""
-        return bool(self._in_flight) or self._opening or self._thread is None or self._stopped
+    def _waiting(self) -> int:
+        return len(self._queue) + len(self._first)
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything taken so far was tried, at most until `deadline` (monotonic s)."""
         return self._flush(deadline, threading.Event())
 
     def _flush(self, deadline: float, done: threading.Event) -> bool:
+        if self._waiting:
+            self.start()  # it may have been impossible before
         if self._thread is None or self._stopped:
-            return not self._queue
+            return not self._waiting
 
         def job() -> None:
             try:
@@ -168,7 +180,7 @@ class SpanWorker:
                 done.set()
 
         self.do(job)
-        return done.wait(max(0.0, deadline - time.monotonic())) and not self._queue
+        return done.wait(max(0.0, deadline - time.monotonic())) and not self._waiting
 
     def hurry(self, deadline: float) -> None:
         """Send what is queued without further delay; returns at once."""
@@ -190,19 +202,19 @@ class SpanWorker:
             leaving.set()
         self._flush(deadline, leaving)
         self._stopped = True
-        # This ends a retry that is under way; the thread may be inside of it.
-        self._shut(self._exporter)
         self._jobs.put(None)
+        self._lose(_drained(self._first), "not sent in time")
+        self._lose(_drained(self._queue), "not sent in time")
+        if self._in_flight:  # a retry may be under way: this ends it. Else the thread does it.
+            self._stop_exporter()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
-        left, self._queue = self._queue, deque()
-        self._lose(left, "not sent in time")
 
     def sent(self) -> Sent:
         """Return what became of the spans so far."""
         return Sent(
             sent=self._sent,
-            pending=len(self._queue) + len(self._in_flight),
+            pending=self._waiting + len(self._in_flight),
             dropped=dict(self._dropped),
             answering=self._answering,
             trouble=self._trouble,
@@ -239,6 +251,7 @@ class SpanWorker:
             due: float | None = None
             while not self._stopped:
                 due = self._turn(due)
+            self._stop_exporter()
             self._retries.leave()
 
     @guarded("exporter")
@@ -260,17 +273,17 @@ class SpanWorker:
             with guard("job"):
                 job()
         now = time.monotonic()
-        if len(self._queue) >= self._outlet.batch or (due is not None and now >= due):
+        if self._waiting >= self._outlet.batch or (due is not None and now >= due):
             with guard("export"):
                 self._send_all(None)
-        if not self._queue:
+        if not self._waiting:
             return None
         return due if due is not None and due > now else now + self._outlet.delay
 
     def _await(self, due: float | None) -> Callable[[], None] | None:
         if due is None:
             self._asleep = True
-            if not self._queue:
+            if not self._waiting:
                 return self._jobs.get()
             self._asleep = False
             return None
@@ -281,7 +294,7 @@ class SpanWorker:
 
     def _send_all(self, deadline: float | None) -> None:
         """Send what is queued now, batch after batch, until `deadline`; without one until there is a job."""
-        for _ in range(len(self._queue)):
+        for _ in range(self._waiting):
             if self._stopped or (deadline is None and not self._jobs.empty()):
                 return
             if deadline is not None and time.monotonic() >= deadline:
@@ -293,6 +306,9 @@ class SpanWorker:
     def _next_batch(self) -> list[Outbound]:
         """Take a batch off the queue; it ends where the outlet changes, and the next goes the new way."""
         batch: list[Outbound] = []
+        with suppress(IndexError):
+            while len(batch) < self._outlet.batch:
+                batch.append(self._first.popleft())
         with suppress(IndexError):
             while len(batch) < self._outlet.batch:
                 item = self._queue.popleft()
@@ -309,7 +325,7 @@ class SpanWorker:
         former, self._exporter = self._exporter, None
         self._open(outlet)
         if former is not self._exporter:
-            self._shut(former)
+            _shut(former)
 
     def _send(self, batch: Sequence[Outbound]) -> None:
         self._in_flight = batch
@@ -351,10 +367,10 @@ class SpanWorker:
             self._complained = True
             self.complain()
 
-    @guarded("exporter shutdown")
-    def _shut(self, exporter: SpanExporter | None) -> None:
-        if exporter is not None:
-            exporter.shutdown()
+    def _stop_exporter(self) -> None:
+        """Shut the exporter down, once."""
+        exporter, self._exporter = self._exporter, None
+        _shut(exporter)
 
     def _on_retry(self, reason: str, *, reached: bool) -> None:
         self._answering, self._trouble, self._silent = False, reason, not reached
@@ -370,6 +386,19 @@ class SpanWorker:
             place = item[1]
             if place is not None:
                 place.lost()
+
+
+@guarded("exporter shutdown")
+def _shut(exporter: SpanExporter | None) -> None:
+    if exporter is not None:
+        exporter.shutdown()
+
+
+def _drained(queue: deque[Item]) -> Iterator[Item]:
+    """Take all off a queue that the thread may still take from."""
+    with suppress(IndexError):
+        while True:
+            yield queue.popleft()
 
 
 def _outgoing(item: Outbound) -> ReadableSpan:

@@ -26,7 +26,7 @@ late child is better than one that hangs."""
 class _Gate:
     """Held while a thread of ours imports, and around each fork; one instance."""
 
-    __slots__ = ("held", "lock")
+    __slots__ = ("held", "inside", "lock")
 
     def __init__(self) -> None:
         self.open_()
@@ -35,6 +35,7 @@ class _Gate:
         # Reentrant, for what is imported may fork (platform looks for the C library by a subprocess).
         self.lock = threading.RLock()
         self.held = False
+        self.inside: list[int] = []
 
     def before_fork(self) -> None:
         self.held = self.lock.acquire(timeout=_PATIENCE)
@@ -51,16 +52,19 @@ _gate: Final = _Gate()
 @contextmanager
 def importing() -> Generator[None]:
     """Import in this block what a thread of ours needs; no fork happens meanwhile."""
-    with _gate.lock:
-        yield
+    inside, thread = _gate.inside, threading.get_ident()
+    inside.append(thread)
+    try:
+        with _gate.lock:
+            yield
+    finally:
+        inside.remove(thread)
 
 
 def under_way() -> bool:
-    """Tell whether another thread imports something right now; it may need what this one is importing."""
-    if _gate.lock.acquire(blocking=False):
-        _gate.lock.release()
-        return False
-    return True
+    """Tell whether another thread imports something, or is about to; it may need what this one imports."""
+    here = threading.get_ident()
+    return any(thread != here for thread in list(_gate.inside))
 
 
 _process.around_fork(before=_gate.before_fork, in_parent=_gate.after_fork_in_parent, in_child=_gate.open_)

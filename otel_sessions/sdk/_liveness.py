@@ -21,6 +21,7 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, Phase
 from otel_sessions.sdk import _events
 from otel_sessions.sdk._answer import Transport
+from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard
@@ -169,6 +170,7 @@ class Liveness:
         """Start the thread early; it starts by itself at the first run otherwise."""
         self._sender.start()
 
+    @critical
     def opened(self, run: Run) -> None:
         """Tell at once that a run began, with its first heartbeat. A run opens once."""
         if run.phase is Phase.ENDED:
@@ -180,6 +182,7 @@ class Liveness:
             entry = self._open[_key(run)] = _OpenRun(run, self._clocks.monotonic(), silent=not run.sampled)
             self._announce_run(entry)
 
+    @critical
     def changed(self, run: Run) -> None:
         """Tell at once that an open run began to wait, or goes on."""
         if not run.sampled or _key(run) not in self._open:
@@ -189,6 +192,7 @@ class Liveness:
             if _key(run) in self._open and not _over(event):
                 self._sender.put(event)
 
+    @critical
     def ended(self, run: Run, outcome: Outcome | None, reason: EndReason | None, at_ns: int) -> None:
         """Tell at once that an open run ended at `at_ns` (Unix), with its counts; no heartbeat follows.
 
@@ -217,6 +221,12 @@ class Liveness:
 
         The open runs are announced anew, for the new target knows none of them.
         """
+        former = self._turn_to(settings)
+        former.retire()
+        former.close(deadline)
+
+    @critical
+    def _turn_to(self, settings: EventSettings) -> Sender:
         with self._lock:
             former, self._sender = self._sender, self._make_sender(settings)
             self._settings = settings
@@ -225,8 +235,7 @@ class Liveness:
             for entry in self._entries():
                 entry.announced, entry.told, entry.seen = False, set(), -1
                 self._announce_run(entry)
-        former.retire()
-        former.close(deadline)
+        return former
 
     def stats(self) -> EventStats:
         """Tell what became of the events of this process."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 
@@ -15,9 +17,13 @@ from otel_sessions._version import __version__
 from otel_sessions.sdk import _exit
 from otel_sessions.sdk._guard import guard, say
 from otel_sessions.sdk._liveness import EventSettings, Liveness
+from otel_sessions.sdk._others import Others
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
+from otel_sessions.sdk._spare import Spare
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
 
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
     from otel_sessions.sdk._session import Session
 
 __all__ = ["Arguments", "Plan", "ResourceView", "Runtime"]
+
+_NOT_BY_OTHERS: Final = "a span processor of others did not finish in time, or said so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +90,14 @@ class Plan:
 
 
 class Runtime:
-    """A provider with our processor on it, and the way out behind it. Implements `_processor.Pipeline`."""
+    """A provider with our processor on it, and the way out behind it.
+
+    Implements `_processor.Pipeline` and `_exit.Ender`.
+    """
 
     __slots__ = (
+        "_finished",
+        "_finishing",
         "arguments",
         "carried",
         "carried_place",
@@ -92,11 +105,15 @@ class Runtime:
         "cold",
         "events",
         "explicit",
+        "hearsay",
         "liveness",
+        "missed",
+        "others",
         "own",
         "processors",
         "provider",
         "settings",
+        "spare",
         "take",
         "tracer",
         "worker",
@@ -120,8 +137,17 @@ class Runtime:
         self.worker: SpanWorker = SpanWorker(outlet)
         self.take = self.worker.take
         self.cold = False
+        self.hearsay = self._is_hearsay()
         self.liveness = Liveness(settings=plan.events, resource_attributes=ResourceView(provider))
+        self.spare = Spare()
+        self.others = Others(None if own else provider, self.spare)
         self.closed = False
+        self.missed: str | None = "the end was not reached in time"
+        self._renew_end()
+
+    def _is_hearsay(self) -> bool:
+        """Tell whether spans leave by exporters of others alone: nobody can tell what arrived."""
+        return not self.worker.exports and (not self.own or bool(self.processors))
 
     @property
     def trust_baggage(self) -> bool:
@@ -139,45 +165,113 @@ class Runtime:
         return self.liveness if limited or self.events.exporter != "none" else None
 
     def ready(self) -> None:
-        """Start the thread in a forked child."""
+        """Start the threads in a forked child."""
         self.cold = False
+        self.spare.start()
         self.worker.start()
 
     def after_fork_in_child(self) -> None:
         """Begin anew; the next span starts the thread."""
         self.worker.after_fork_in_child()
+        self.spare.renew()
+        self.others.renew()
+        self._renew_end()
         self.liveness.after_fork_in_child()
         self.cold = True
 
+    def _renew_end(self) -> None:
+        self._finishing = threading.Lock()
+        self._finished = threading.Event()
+        if self.closed:
+            self._finishing.acquire(blocking=False)
+            self._finished.set()
+
     def flush(self, timeout: float) -> bool:
-        """Wait until spans and events are out, at most `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        """Wait until spans and events are out, at most `timeout` seconds; our processor is asked for it."""
+        if self.others.asking:  # by ourselves: what is ours is flushed already
+            return True
+        return self.unsent(time.monotonic() + timeout, with_provider=False) is None
+
+    def unsent(self, deadline: float, *, with_provider: bool = True) -> str | None:
+        """Send everything until `deadline` (monotonic s), have others send; return what kept us from it."""
         self.worker.hurry(deadline)
+        others = self.others.flush(self.processors, deadline, with_provider=with_provider)
         events = self.liveness.flush(deadline) if self.events.exporter != "none" else True
-        return self.worker.flush(deadline) and events
+        if not self.worker.flush(deadline):
+            return "not all spans were sent in time"
+        if not events:
+            return "not all life cycle events were taken, or not in time"
+        return None if others else _NOT_BY_OTHERS
+
+    def first(self) -> AbstractContextManager[None]:
+        """Let what ends in this block leave before all that waits."""
+        return self._first()
+
+    @contextmanager
+    def _first(self) -> Generator[None]:
+        self.take = self.worker.take_first
+        try:
+            yield
+        finally:
+            self.take = self.worker.take
+
+    def hurry(self, deadline: float) -> None:
+        """Send what waits until `deadline` (monotonic s); takes no lock and returns at once."""
+        self.worker.hurry(deadline)
 
     def close(self) -> None:
         """Send what is left within the deadline of process exit, and stop."""
-        self.finish(time.monotonic() + EXIT_DEADLINE)
+        deadline = _exit.latest(time.monotonic() + EXIT_DEADLINE)
+        if self.closed:
+            self._finished.wait(max(0.0, deadline - time.monotonic()))
+        else:
+            self.within(deadline, lambda: self.finish(deadline))
+
+    def within(self, deadline: float, job: Callable[[], None]) -> None:
+        """Do `job` in a thread of its own, and wait for it until `deadline` (monotonic s).
+
+        A process at its limit of threads has none, and does it here.
+        """
+        if self.spare.within(deadline, job) is None:
+            job()
 
     def finish(self, deadline: float) -> None:
-        """Send what is left until `deadline` (monotonic s), stop, and say what was not delivered."""
-        if self.closed:
+        """Send what is left until `deadline` (monotonic s), stop, and say what was not delivered.
+
+        What is called of others may take longer: who waits for this does so with a deadline.
+        """
+        if not self._finishing.acquire(blocking=False):
+            self._finished.wait(max(0.0, deadline - time.monotonic()))
             return
         self.closed = True
         self.tracer = trace.NoOpTracer()
         # Both threads work at once while we wait for one after the other.
         self.worker.hurry(deadline)
+        others = self.others.flush(self.processors, deadline, with_provider=True)
+        known = self.liveness.stats()
         with guard("liveness"):
             self.liveness.close(deadline)
         self.worker.stop(deadline)
+        if (lost := self._lost_events() - known.failed - known.dropped) > 0:
+            self.missed = f"{lost} life cycle events were lost"
+        else:
+            self.missed = None if others else _NOT_BY_OTHERS
         self._complain()
+        self._finished.set()
+        self.spare.stop(deadline)
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        """Shut the given processors down: they were given to us."""
+        given, self.processors = self.processors, ()
+        for processor in given:
+            with guard("span processor"):
+                processor.shutdown()
 
     def _complain(self) -> None:
         """Say in one line what this process could not deliver."""
         with guard("complaint"):
-            events = self.liveness.stats()
-            lost = 0 if events.stopped else events.failed + events.dropped + events.queued
+            events, lost = self.liveness.stats(), self._lost_events()
             spans = self.worker.sent()
             if spans.pending or spans.dropped:
                 self.worker.complain(f" and {lost} life cycle events" if lost else "")
@@ -190,14 +284,9 @@ class Runtime:
                     f" ({events.last_error})" if events.last_error else "",
                 )
 
-    @property
-    def busy(self) -> bool:
-        """Whether the thread can't begin a job now."""
-        return self.worker.busy
-
-    def do(self, job: Callable[[], None]) -> None:
-        """Run a job in the thread."""
-        self.worker.do(job)
+    def _lost_events(self) -> int:
+        events = self.liveness.stats()
+        return 0 if events.stopped else events.failed + events.dropped + events.queued
 
     def collected(self, root: Root) -> None:
         """Let the thread end a run that nobody holds any more; runs in finalisers, so it only enqueues."""
@@ -213,6 +302,7 @@ class Runtime:
             self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)
         self.arguments, self.settings, self.events = plan.arguments, plan.settings, plan.events
         self.processors = plan.arguments.span_processors or ()
+        self.hearsay = self._is_hearsay()
 
 
 def _outlet(plan: Plan, *, own: bool) -> Outlet:

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from otel_sessions.sdk._answer import Answer, Transport, Verdict
+from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._importing import importing
@@ -198,6 +199,7 @@ class Sender:
         finally:
             self._starting.release()
 
+    @critical
     def put(self, event: Event) -> bool:
         """Queue an event; False if it was dropped, and counted, at once."""
         with self._lock:

@@ -45,17 +45,21 @@ class Stats:
 class FlushResult:
     """How far a flush came. Counts are those of this process so far, as in `Stats`.
 
-    `complete` tells whether nothing was left waiting when the flush was over, and nothing was lost
-    during it, spans and events alike.
+    `complete` is True if nothing was left waiting when the flush was over, and nothing was lost during it,
+    spans and events alike; it speaks of what goes to `endpoint`. It is None where all was handed on in time
+    but nobody can tell what arrived: spans leave by exporters of others alone, those of a joined provider or
+    of `span_processors`, which say that they are done after losing everything (otel-python #4568). `reason`
+    tells why it is not True.
     """
 
-    complete: bool
+    complete: bool | None
     sent: int = 0
     pending: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     endpoint: str | None = None
     answering: bool | None = None
     trouble: str | None = None
+    reason: str | None = None
     events: EventStats = field(default_factory=EventStats)
 
 
@@ -89,43 +93,57 @@ def flush(timeout: float = 2.0) -> FlushResult:
     runtime = _provider.current()
     if runtime is None:
         return FlushResult(complete=True)
-    before = sum(runtime.worker.sent().dropped.values())
-    complete = False
+    before = _lost(runtime)
+    reason: str | None = "otel_sessions is shut down"
     if not runtime.closed:
+        reason = "a fault of otel_sessions, see its log line"
         with guard("flush"):
-            complete = runtime.flush(timeout)
-    return _result(runtime, complete=complete, dropped_before=before)
+            reason = runtime.unsent(time.monotonic() + timeout)
+    return _result(runtime, reason, before)
 
 
 def shutdown(timeout: float = 2.0) -> FlushResult:
     """End tracing as the end of the process would: end what is open, send everything, stop the threads.
 
-    What is left after `timeout` seconds is counted as dropped. Later sessions work, but nothing is
+    What is left after `timeout` seconds is counted as dropped. The exporter and the `span_processors` that
+    were given are shut down, a joined provider only sends what it has. Later sessions work, but nothing is
     recorded, until `init()` is called again. Raises ConfigurationError where `timeout` is no number.
     """
     timeout = patience(timeout)
     runtime = _provider.current()
     if runtime is None:
         return FlushResult(complete=True)
-    before = sum(runtime.worker.sent().dropped.values())
+    before = _lost(runtime)
     if not runtime.closed:
         deadline = time.monotonic() + timeout
         with guard("shutdown"):
-            _exit.end_open(ENDINGS["exit_open"])
-        with guard("shutdown"):
-            runtime.finish(deadline)
-    return _result(runtime, complete=True, dropped_before=before)
+            runtime.within(deadline, lambda: _exit.end_all(runtime, deadline, ENDINGS["exit_open"]))
+    return _result(runtime, runtime.missed, before)
 
 
-def _result(runtime: _provider.Runtime, *, complete: bool, dropped_before: int) -> FlushResult:
+def _lost(runtime: _provider.Runtime) -> int:
+    return sum(runtime.worker.sent().dropped.values())
+
+
+def _result(runtime: _provider.Runtime, reason: str | None, lost_before: int) -> FlushResult:
     state = runtime.worker.sent()
+    lost = sum(state.dropped.values()) - lost_before
+    if state.pending:
+        reason = f"{state.pending} spans still wait"
+    elif lost:
+        reason = f"{lost} spans were lost"
+    complete: bool | None = reason is None
+    if complete and runtime.hearsay:
+        complete = None
+        reason = "spans leave by exporters of others alone, which do not tell what arrived"
     return FlushResult(
-        complete=complete and state.pending == 0 and sum(state.dropped.values()) == dropped_before,
+        complete=complete,
         sent=state.sent,
         pending=state.pending,
         dropped=state.dropped,
         endpoint=state.target,
         answering=state.answering,
         trouble=state.trouble,
+        reason=reason,
         events=runtime.liveness.stats(),
     )

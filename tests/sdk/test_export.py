@@ -20,7 +20,8 @@ from outcomes import Ended, Recorded
 from span_collector import Collector, Span, spans_of
 
 import otel_sessions
-from otel_sessions.sdk import _provider
+from otel_sessions.lifecycle import ENDINGS
+from otel_sessions.sdk import _exit, _provider
 from otel_sessions.sdk._export import Outlet, SpanWorker
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._session import root_of
@@ -86,6 +87,26 @@ def test_a_delay_that_was_set_is_kept(monkeypatch: pytest.MonkeyPatch):
     assert otel_sessions.flush(10).sent == 1
 
 
+def test_what_ends_the_process_passes_what_waits(gate: Gate):
+    """A root tells how it ended: it leaves with the next batch, whatever waits, and the counts on it are true."""
+    _steps("x")
+    assert gate.entered.wait(10)
+    session = otel_sessions.start_session("s")
+    opened = [otel_sessions.step(name) for name in "ab"]
+    for step in opened:
+        step.__enter__()
+    _steps(*"klmnop")
+    runtime = _provider.current()
+    assert runtime is not None
+    _exit.end_open(ENDINGS["signal"], first=runtime.first())
+    assert session.end_reason == "signal"
+    assert _root(session).counts() == (9, 9, 0)
+    gate.go_on.set()
+    assert otel_sessions.flush(10).complete
+    assert gate.batches[0] == ["x"]
+    assert [name for batch in gate.batches[1:] for name in batch] == ["session s", *"klmnop", "b", "a"]
+
+
 def test_batches_are_bounded(gate: Gate):
     """Of at most OTEL_BSP_MAX_EXPORT_BATCH_SIZE, in the order of the ends."""
     gate.go_on.set()
@@ -148,6 +169,25 @@ def test_shutdown_keeps_its_deadline(gate: Gate, caplog: pytest.LogCaptureFixtur
     assert sum(result.dropped.values()) + result.pending == 6
     assert sum("6 of 6 spans were not delivered to Gate" in message for message in caplog.messages) == 1
     gate.go_on.set()
+
+
+def test_shutdown_does_not_wait_for_an_exporters_own_shutdown(gate: Gate):
+    """It is called, in a thread, and may take its time."""
+    gate.go_on.set()
+    entered, may_end = threading.Event(), threading.Event()
+
+    def shutdown() -> None:
+        entered.set()
+        may_end.wait(60)
+
+    gate.shutdown = shutdown
+    _steps("a")
+    began = time.monotonic()
+    result = otel_sessions.shutdown(0.5)
+    assert time.monotonic() - began < 10
+    assert (result.complete, result.sent) == (True, 1)
+    assert entered.wait(10)
+    may_end.set()
 
 
 def test_ending_spans_never_waits_for_the_exporter(gate: Gate):
@@ -351,14 +391,15 @@ def test_a_thread_that_a_fork_took_away_is_started_again(recorded: Recorded):
     _steps("a")
     assert recorded.all()
     before = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
-    former_jobs = runtime.worker._jobs
+    former_jobs, former_spare = runtime.worker._jobs, runtime.spare._jobs
     runtime.after_fork_in_child()
     _steps("b")
     assert {span.name for span in recorded.all()} == {"a", "b"}
     after = [t.ident for t in threading.enumerate() if t.name == "otel-sessions-spans"]
     assert set(after) - set(before)
     otel_sessions.shutdown(10)
-    former_jobs.put(None)  # a fork would have ended the former thread
+    for former in (former_jobs, former_spare):
+        former.put(None)  # a fork would have ended the former threads
 
 
 def _await(condition: Any, seconds: float = 20.0) -> Any:

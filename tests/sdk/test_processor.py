@@ -177,9 +177,9 @@ def test_nothing_that_is_plugged_in_reaches_user_code(
     result = otel_sessions.flush(10)
     assert (result.complete, result.sent, result.dropped) == (False, 0, {"export failed": 9})
     stats = otel_sessions.stats()
-    assert stats.faults["span processor"] == 18
+    assert stats.faults["span processor"] == 19
     assert stats.faults["exporter"] >= 1
-    assert provider.force_flush(1000) is True
+    assert provider.force_flush(1000) is False
     provider.shutdown()
     assert sum("span processor failed" in message for message in caplog.messages) == 1
 

@@ -56,7 +56,7 @@ def blocks() -> None:
         with session.waiting("approval"), session.activate() as again:
             assert_type(again, Session)
         assert_type(session.end("error", message="no seats"), bool)
-    assert_type(otel_sessions.flush(1.0).complete, bool)
+    assert_type(otel_sessions.flush(1.0).complete, bool | None)
     assert_type(otel_sessions.wrap(bare)("Lisbon"), "list[str]")
 
 
