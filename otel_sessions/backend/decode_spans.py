@@ -27,7 +27,7 @@ from otel_sessions.backend.vocabulary import (
     TURN_SPANS,
     plain_model,
 )
-from otel_sessions.semconv import EXCEPTION_EVENT
+from otel_sessions.semconv import EXCEPTION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE
 
 __all__ = ["ROOT_EVENT", "decode_span", "root_event"]
 
@@ -101,6 +101,7 @@ def decode_span(
         outcome=_outcome(values, emitter, category, status, cancelled=cancelled, is_root=not parent)
         if end
         else None,
+        failure=_failure(span, values) if status == _ERROR else None,
     )
     return record, slots
 
@@ -169,6 +170,19 @@ def _flags(span: SpanMessage, values: dict[str, Any]) -> tuple[int, bool]:
         elif name == _CANCELLED_EVENT:
             cancelled = True
     return flags, cancelled
+
+
+def _failure(span: SpanMessage, values: dict[str, Any]) -> str | None:
+    """Return why a span failed: its status' message, else its last exception's, else the error's type."""
+    if span.status.message:
+        return word(span.status.message)
+    for event in reversed(span.events):
+        if event.name == EXCEPTION_EVENT:
+            said = {item.key: item.value.string_value for item in event.attributes}
+            told = said.get(EXCEPTION_MESSAGE) or said.get(EXCEPTION_TYPE)
+            if told:
+                return word(told)
+    return values.get("error_type")
 
 
 def _outcome(

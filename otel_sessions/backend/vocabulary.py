@@ -168,6 +168,7 @@ TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "end_reason": (semconv.SESSION_END_REASON,),
     "process": (semconv.PROCESS_ID,),
     "end_state": ("agentops.session.end_state",),
+    "error_type": (semconv.ERROR_TYPE,),
     "event_name": ("event.name",),
     "decision": ("CC:decision", "CX:decision"),
     "finish": (

@@ -1,66 +1,21 @@
-"""Real telemetry, and samples of its traps: everything decodes, and lands in the session it belongs to.
-
-The samples are in `tests/samples`, with three recordings of real emitters. More are found through
-OTEL_SESSIONS_RECORDINGS, or in a folder beside the repository; without them only those three are tried.
-"""
+"""Real telemetry, and samples of its traps: everything decodes, and lands in the session it belongs to."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
+from recorded import bodies_of, decoded, every_recording, expected_of, samples
 from telemetry import row_of
 
-from otel_sessions.backend.decode import decode, parse
+from otel_sessions.backend.decode import parse
 from otel_sessions.backend.otlp_json import log_json, span_json
 from otel_sessions.backend.records import Encoding, Flag, LogRecord, Request, Signal, SpanRecord
 from otel_sessions.backend.resolve import home_rank, scoped_twin, session_key, trace_key
 from otel_sessions.backend.tree import tree
-
-SAMPLES = Path(__file__).parents[1] / "samples"
-RECORDINGS = Path(
-    os.environ.get("OTEL_SESSIONS_RECORDINGS", Path(__file__).parents[3] / "shared/data/otlp-recordings")
-)
-
-
-def _folders(parent: Path, *, own: bool = False) -> list[Path]:
-    """Find recordings: of real emitters, or our own samples."""
-    indexes = sorted(parent.glob("*/recording.json"))
-    return [
-        index.parent for index in indexes if own == (json.loads(index.read_text())["emitter"] == "samples")
-    ]
-
-
-_samples = pytest.mark.parametrize(
-    "folder", [pytest.param(folder, id=folder.name) for folder in _folders(SAMPLES, own=True)]
-)
-_recordings = pytest.mark.parametrize(
-    "folder",
-    [
-        *(pytest.param(folder, id=f"kept-{folder.name}") for folder in _folders(SAMPLES)),
-        *(
-            pytest.param(folder, marks=pytest.mark.recordings, id=folder.name)
-            for folder in _folders(RECORDINGS)
-        ),
-    ]
-    + (
-        []
-        if RECORDINGS.is_dir()
-        else [
-            pytest.param(
-                None,
-                marks=pytest.mark.skip(reason="no recordings: OTEL_SESSIONS_RECORDINGS names their folder"),
-                id="recordings",
-            )
-        ]
-    ),
-)
 
 
 @dataclass
@@ -69,25 +24,6 @@ class Group:
 
     spans: list[SpanRecord] = field(default_factory=list)
     logs: list[LogRecord] = field(default_factory=list)
-
-
-def expected_of(folder: Path) -> dict[str, Any]:
-    """Read what is known to be true of a recording."""
-    return json.loads((folder / "recording.json").read_text())["expected"]
-
-
-def bodies_of(folder: Path) -> Iterator[tuple[Signal, Encoding, bytes]]:
-    """Read the requests of a recording in order of arrival."""
-    for request in json.loads((folder / "recording.json").read_text())["requests"]:
-        path = request["path"].lower()
-        signal = Signal.TRACES if "trace" in path else Signal.LOGS if "logs" in path else Signal.METRICS
-        encoding = Encoding.JSON if request["file"].endswith(".json") else Encoding.PROTOBUF
-        yield signal, encoding, (folder / request["file"]).read_bytes()
-
-
-def decoded(folder: Path) -> list[Request]:
-    """Decode all requests of a recording."""
-    return [decode(*body, received_at=1) for body in bodies_of(folder)]
 
 
 def sessions_of(requests: list[Request]) -> dict[str | None, Group]:
@@ -138,7 +74,7 @@ def count_of(folder: Path) -> Counter[Signal]:
     return counts
 
 
-@_samples
+@samples
 def test_each_sample_shows_its_sessions_with_all_that_is_theirs(folder: Path) -> None:
     """Whatever the trap: as many sessions, spans and logs as were written, each once."""
     expected = expected_of(folder)
@@ -149,7 +85,7 @@ def test_each_sample_shows_its_sessions_with_all_that_is_theirs(folder: Path) ->
     assert sum(request.rejected for request in decoded(folder)) == 0
 
 
-@_samples
+@samples
 def test_the_order_of_requests_does_not_change_who_belongs_where(folder: Path) -> None:
     """Backwards as well as forwards."""
     requests = decoded(folder)
@@ -159,7 +95,7 @@ def test_the_order_of_requests_does_not_change_who_belongs_where(folder: Path) -
     }
 
 
-@_recordings
+@every_recording
 def test_every_span_and_log_of_a_recording_decodes(folder: Path) -> None:
     """None is rejected, none is lost, each log is told from all others."""
     requests = decoded(folder)
@@ -169,7 +105,7 @@ def test_every_span_and_log_of_a_recording_decodes(folder: Path) -> None:
     assert len({one.digest for request in requests for one in request.logs}) == counts[Signal.LOGS]
 
 
-@_recordings
+@every_recording
 def test_recorded_sessions_are_found_by_their_ids(folder: Path) -> None:
     """An id that is in the telemetry is found, and no other; a trace without one is its own session."""
     expected = expected_of(folder)
@@ -182,7 +118,7 @@ def test_recorded_sessions_are_found_by_their_ids(folder: Path) -> None:
         assert len(groups) == expected["traces"]
 
 
-@_recordings
+@every_recording
 def test_no_call_of_a_recording_is_counted_twice(folder: Path) -> None:
     """Tokens of a session are what its model really reported, by its spans or, where they are silent, its logs."""
     expected = expected_of(folder)
@@ -213,7 +149,7 @@ def _outermost(spans: list[SpanRecord]) -> list[SpanRecord]:
     return [one for one in spans if one.category != "model" or (one.trace_id, one.parent_id) not in models]
 
 
-@_recordings
+@every_recording
 def test_a_recorded_session_makes_a_tree_and_goes_out_as_json(folder: Path) -> None:
     """Each span once in the tree; each message once through OTLP's JSON and back, to the byte."""
     requests = decoded(folder)
