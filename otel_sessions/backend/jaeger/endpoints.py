@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,7 @@ from otel_sessions.backend.jaeger import parameters, traces
 from otel_sessions.backend.jaeger.model import KINDS
 from otel_sessions.backend.jaeger.parameters import ParameterError, Query, TraceSearch
 from otel_sessions.backend.jaeger.v1 import JsonObject, error_json
+from otel_sessions.backend.records import SpanRow
 from otel_sessions.backend.replies import API_HEADERS, answer, encode, send_pieces
 from otel_sessions.backend.services import Services
 from otel_sessions.errors import BackendError
@@ -149,14 +150,15 @@ async def _traces_v1(
     """Send the traces of a search."""
     search = parameters.traces_v1(_query(request), services.clock.wall())
     found = await _found(places, services, search)
-    return await send_pieces(request, traces.pieces_v1(services.store, found.traces, found.errors), _JSON)
+    rows = map(services.store.trace, found.traces)
+    return await send_pieces(request, traces.pieces_v1(services.store, rows, found.errors), _JSON)
 
 
 async def _trace_v1(services: Services, request: web.Request) -> web.StreamResponse:
     """Send one trace, with `raw=true` as it came."""
-    trace_id = await _stored(services, parameters.trace_id_of(request.match_info["trace_id"]))
+    rows = await _stored(services, parameters.trace_id_of(request.match_info["trace_id"]))
     raw = request.query.get("raw", "") in _TRUE
-    return await send_pieces(request, traces.pieces_v1(services.store, [trace_id], raw=raw), _JSON)
+    return await send_pieces(request, traces.pieces_v1(services.store, [rows], raw=raw), _JSON)
 
 
 async def _dependencies_v1(
@@ -200,7 +202,8 @@ async def _traces_v3(
     found = await _found(places, services, parameters.traces_v3(_query(request)))
     if not found.complete:
         return _failure(_envelope_v3(504, traces.ENDED_EARLY), 504)
-    return await send_pieces(request, traces.pieces_v3(services.store, found.traces), _JSON)
+    rows = map(services.store.trace, found.traces)
+    return await send_pieces(request, traces.pieces_v3(services.store, rows), _JSON)
 
 
 async def _trace_v3(services: Services, request: web.Request) -> web.StreamResponse:
@@ -209,8 +212,8 @@ async def _trace_v3(services: Services, request: web.Request) -> web.StreamRespo
         trace_id = parameters.trace_id_of(request.match_info["trace_id"])
     except ParameterError as exc:
         raise parameters.malformed("trace_id", exc) from exc
-    trace_id = await _stored(services, trace_id)
-    return await send_pieces(request, traces.pieces_v3(services.store, [trace_id]), _JSON)
+    rows = await _stored(services, trace_id)
+    return await send_pieces(request, traces.pieces_v3(services.store, [rows]), _JSON)
 
 
 # --- Both -------------------------------------------------------------------------------------------------
@@ -227,8 +230,9 @@ async def _found(places: asyncio.Semaphore, services: Services, search: TraceSea
         return await asyncio.to_thread(traces.found, services.store, search, time.monotonic)
 
 
-async def _stored(services: Services, trace_id: bytes) -> bytes:
-    """Return the id of a stored trace. Raises _NotFoundError for any other."""
-    if not await asyncio.to_thread(services.store.trace, trace_id):
+async def _stored(services: Services, trace_id: bytes) -> Sequence[SpanRow]:
+    """Return the rows of a stored trace. Raises _NotFoundError for any other."""
+    rows = await asyncio.to_thread(services.store.trace, trace_id)
+    if not rows:
         raise _NotFoundError
-    return trace_id
+    return rows

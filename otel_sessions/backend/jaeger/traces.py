@@ -6,7 +6,7 @@ read twice, and written as they come. Everything here blocks, and runs in worker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from otel_sessions.backend.attributes import word
@@ -159,19 +159,19 @@ def _meets(span: Span, search: TraceSearch) -> bool:
 
 
 def pieces_v1(
-    store: Store, traces: Sequence[bytes], errors: Sequence[JsonObject] = (), *, raw: bool = False
+    store: Store, traces: Iterable[Sequence[SpanRow]], errors: Sequence[JsonObject] = (), *, raw: bool = False
 ) -> Iterator[bytes]:
-    """Make an answer of API v1; `raw` traces are not put in order, nor warned about."""
+    """Make an answer of API v1 of traces, by their rows; `raw` ones come unsorted and without warnings."""
     return merged(_texts_v1(store, traces, errors, raw=raw))
 
 
 def _texts_v1(
-    store: Store, traces: Sequence[bytes], errors: Sequence[JsonObject], *, raw: bool
+    store: Store, traces: Iterable[Sequence[SpanRow]], errors: Sequence[JsonObject], *, raw: bool
 ) -> Iterator[bytes]:
     yield b'{"data":['
     begun = False
-    for rows in map(store.trace, traces):
-        if rows:
+    for rows in traces:
+        if rows:  # none where the trace is gone meanwhile
             yield b"," if begun else b""
             yield from _trace_v1(store, rows, raw=raw)
             begun = True
@@ -204,18 +204,14 @@ def _spans_v1(
 # --- Traces in API v3 -------------------------------------------------------------------------------------
 
 
-def pieces_v3(store: Store, traces: Sequence[bytes]) -> Iterator[bytes]:
-    """Make an answer of API v3: OTLP, grouped by resource and scope within each trace."""
+def pieces_v3(store: Store, traces: Iterable[Sequence[SpanRow]]) -> Iterator[bytes]:
+    """Make an answer of API v3 of traces, by their rows: OTLP, each trace grouped by resource and scope."""
     return merged(_texts_v3(store, traces))
 
 
-def _texts_v3(store: Store, traces: Sequence[bytes]) -> Iterator[bytes]:
+def _texts_v3(store: Store, traces: Iterable[Sequence[SpanRow]]) -> Iterator[bytes]:
     yield b'{"result":{"resourceSpans":['
-    groups = (
-        group
-        for rows in map(store.trace, traces)
-        for group in resource_spans(span for _, span in _spans(store, rows))
-    )
+    groups = (group for rows in traces for group in resource_spans(span for _, span in _spans(store, rows)))
     yield from separated(map(encode, groups))
     yield b"]}}"
 
