@@ -90,6 +90,7 @@ with otel_sessions.session("work", title="with {secrets[0]} inside", id="sk-sess
     with tracer.start_as_current_span("GET https://ada:{secrets[1]}@example.org/x") as span:
         span.set_attribute("http.request.header.authorization", "whatever stands here")
         span.set_attribute("gen_ai.usage.output_tokens", 7)
+        span.set_attribute("harmless", "task-0123456789abcdef0123456789abcdef, http://example.org:80/@me, a basic understanding")
         span.set_attribute("list", ["harmless", "{secrets[2]}"])
         span.add_event("called", {{"url": "https://ada:{secrets[1]}@example.org/"}})
         span.set_status(trace.StatusCode.ERROR, "refused {secrets[0]}")
@@ -109,6 +110,7 @@ assert otel_sessions.flush(10).pending == 0
     assert span["status"]["message"] == "refused ****"
     assert told["http.request.header.authorization"] == "****"
     assert told["gen_ai.usage.output_tokens"] == "7"
+    assert "****" not in told["harmless"]
     assert not [key for key in told if key.startswith("otel_sessions.carry")]
     transcript = backend.exchange("GET", f"/api/v1/sessions/{session['id']}/transcript")[2].decode()
     assert r"say \"****\" twice" in transcript
