@@ -117,14 +117,49 @@ assert otel_sessions.flush(10).pending == 0
     assert session["input_tokens"] == 5
 
 
-def run(program: str, endpoint: str, **env: str) -> str:
+def run(program: str, endpoint: str, *arguments: str, **env: str) -> str:
     """Run a Python program that exports to an endpoint; return what it printed."""
     settings = clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **env})
     done = subprocess.run(
-        [sys.executable, "-c", program], env=settings, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, *arguments],
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+LARGE = """
+import sys
+import otel_sessions
+from opentelemetry import trace
+otel_sessions.init(service_name="large")
+with otel_sessions.session("work", id="large"):
+    for size in map(int, sys.argv[1:]):
+        with otel_sessions.model_call("m", messages="x" * size) as call:
+            call.record(input_tokens=1)
+assert otel_sessions.flush(30).pending == 0
+"""
+
+
+def test_a_conversation_larger_than_the_usual_limits_passes(start_collector, start_jaeger, backend):
+    """Calls of half a MB, 20 MB in all, to a backend that takes 64 MiB and a Jaeger that takes 4; one of 6 MB to us.
+
+    What is sent together is cut to what each takes; more in one request would be refused, and dropped for good.
+    """
+    jaeger = start_jaeger()
+    collector = start_collector(
+        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_GRPC": jaeger.otlp_grpc}
+    )
+    run(LARGE, collector.url, *["500000"] * 40, OTEL_BSP_SCHEDULE_DELAY="2000")
+    until(lambda: len(stored(backend)) == 41, "all is ours")
+    until(lambda: len(jaeger.spans("large")) == 41, "all is Jaeger's")
+    run(LARGE, collector.url, "6000000")
+    until(lambda: len(stored(backend)) == 43, "the large one is ours")
+    assert sum(one["missing_spans"] for one in sessions(backend)) == 0
 
 
 # --- Who dies in between --------------------------------------------------------------------------------------
