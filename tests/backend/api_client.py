@@ -59,11 +59,15 @@ class Reader:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, after: str | None = None, session: str | None = None, last_event_id: str | None = None
+        self,
+        after: str | None = None,
+        session: str | None = None,
+        last_event_id: str | None = None,
+        query: str | None = None,
     ) -> AsyncGenerator[AsyncIterator[Event]]:
         """Follow the stream inside the block."""
-        query = {name: value for name, value in (("after", after), ("session", session)) if value}
-        url = URL(f"{self._url}/api/v1/stream").with_query(query)
+        asked = {"after": after, "session": session, "q": query}
+        url = URL(f"{self._url}/api/v1/stream").with_query({k: v for k, v in asked.items() if v})
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
         timeout = ClientTimeout(total=60)
         async with self._client.get(url, headers=headers, timeout=timeout) as response:

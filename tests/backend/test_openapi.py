@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import jsonschema
@@ -112,6 +113,12 @@ def test_real_answers_are_as_described(backend):
                 path = f"/api/v1/spans/{TRACE.hex()}/{at.hex()}"
                 check(answer_schema("/api/v1/spans/{trace_id}/{span_id}"), await reader.get(path))
             check(answer_schema("/api/v1/search"), await reader.get("/api/v1/search?q=hello"))
+            async with client.get(f"{backend.url}/api/v1/search/stream?q=hello&limit=1") as response:
+                lines = [json.loads(line) async for line in response.content]
+            assert [next(iter(line)) for line in lines] == ["hit", "progress", "end"]
+            for line in lines:
+                check(answer_schema("/api/v1/search/stream"), line)
+            check(answer_schema("/api/v1/filters"), await reader.get("/api/v1/filters"))
             check(answer_schema("/api/v1/status"), await reader.get("/api/v1/status"))
             assert await reader.get("/api/v1/openapi.json") == DESCRIPTION
 

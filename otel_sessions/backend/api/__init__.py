@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from otel_sessions.backend.api import export, sessions, spans, status
+from otel_sessions.backend.api import export, filters, sessions, spans, status
 from otel_sessions.backend.api.openapi import openapi_json
 from otel_sessions.backend.api.search import Searches
 from otel_sessions.backend.api.stream import Streams
@@ -28,6 +28,7 @@ async def _openapi(_services: Services, request: web.Request) -> web.Response:
 _ID: Final = "{id:[^/]+}"  # any character but a slash, which comes percent-encoded
 _ENDPOINTS: Final[dict[str, Endpoint]] = {
     "/api/v1/sessions": sessions.list_sessions,
+    "/api/v1/filters": filters.list_fields,
     f"/api/v1/sessions/{_ID}": sessions.session,
     f"/api/v1/sessions/{_ID}/rows": sessions.rows,
     "/api/v1/spans/{trace_id}/{span_id}": spans.span,

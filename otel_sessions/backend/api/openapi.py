@@ -108,6 +108,12 @@ OPERATIONS: Final = (
         problems=(400,),
     ),
     Operation(
+        "/api/v1/filters",
+        "listFilters",
+        "The fields of a filter, what they are compared with, and values that sessions have",
+        ref("Filters"),
+    ),
+    Operation(
         "/api/v1/sessions/{id}",
         "getSession",
         "One session with its runs, tasks, timeline and open spans",
@@ -180,12 +186,15 @@ OPERATIONS: Final = (
         (
             _query("after", "`event_id` of an earlier answer; the header Last-Event-ID wins over it"),
             _query("session", "also the rows of this session (its `id` or unique `session_id`)"),
+            _query("q", "only sessions that meet this filter, as in the list", _FILTERS),
+            _query("state", "only sessions in these states, comma-separated", _STATES),
         ),
         media_type="text/event-stream",
-        problems=(404, 503),
+        problems=(400, 404, 503),
         description=(
             "Each event has an `id` to resume from. `session`: a SessionEvent. `rows`: a RowsEvent, only "
-            'with `session`. `gone`: `{"id"}` of a session that was merged into another or pruned. `reset`: '
+            'with `session`. `gone`: `{"id"}` of a session that was merged into another or pruned. '
+            '`unmatched`: `{"id"}` of one that does not meet the filter, or no more; told once. `reset`: '
             "the position is unknown or too old, or the reader too slow: load afresh, then go on from the "
             "id of this event. Without `after` the stream begins now. A comment comes when nothing else did "
             "for 15 s."

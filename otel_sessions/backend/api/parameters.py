@@ -29,6 +29,7 @@ __all__ = [
     "revision_of",
     "session_query",
     "span_ids",
+    "states_of",
     "time_of",
 ]
 
@@ -53,7 +54,7 @@ _SPAN_ID = re.compile(r"[0-9a-fA-F]{16}")
 def session_query(query: Mapping[str, str], *, now: int, idle_before: int) -> SessionQuery:
     """Read the filter of the list of sessions. Raises ProblemError (400) for a value without meaning."""
     return SessionQuery(
-        states=_states(query.get("state", "")),
+        states=states_of(query),
         filter=filter_of(query).at(now),
         service=query.get("service") or None,
         user=query.get("user") or None,
@@ -78,6 +79,12 @@ def filter_of(query: Mapping[str, str], *, search: bool = False) -> Filter:
         raise ProblemError(
             400, exc.detail, parameter="q", position=exc.position, word=exc.word, allowed=allowed
         ) from exc
+
+
+def states_of(query: Mapping[str, str]) -> tuple[str, ...]:
+    """Read `state`: a list of states with commas between; none means all."""
+    names = [name for name in (part.strip() for part in query.get("state", "").split(",")) if name]
+    return tuple(_choice("state", name, STATES) for name in dict.fromkeys(names))
 
 
 def limit_of(query: Mapping[str, str]) -> int:
@@ -113,11 +120,6 @@ def span_ids(path: Mapping[str, str]) -> tuple[bytes, bytes]:
     if not _SPAN_ID.fullmatch(span_id):
         raise _unreadable("span_id", span_id, "16 hexadecimal digits")
     return bytes.fromhex(trace_id), bytes.fromhex(span_id)
-
-
-def _states(value: str) -> tuple[str, ...]:
-    names = [name for name in (part.strip() for part in value.split(",")) if name]
-    return tuple(_choice("state", name, STATES) for name in dict.fromkeys(names))
 
 
 def _choice(name: str, value: str, allowed: Sequence[str]) -> str:

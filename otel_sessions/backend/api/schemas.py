@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from otel_sessions.backend.filters import Kind
 from otel_sessions.backend.records import CATEGORIES
 from otel_sessions.lifecycle import EndReason, Outcome, Phase, Signal, State, TaskState
 
@@ -337,6 +338,21 @@ SCHEMAS: Final[dict[str, Schema]] = {
         hits=_list(ref("Hit")),
         next=_CURSOR,
         progress=ref("SearchProgress"),
+        event_id=_EVENT_ID,
+    ),
+    "Filters": _closed(
+        "What a filter can say",
+        fields=_list(
+            _closed(
+                "One field",
+                name=_text(),
+                kind=_one_of(*(kind.value for kind in Kind)),
+                about=_text(),
+                operators=_list(_text(), "the likeliest first"),
+                values=_list(_text(), "all of a choice; else the most frequent of the newest sessions"),
+                nullable=_say(_FLAG, "may be compared with `unknown`"),
+            )
+        ),
         event_id=_EVENT_ID,
     ),
     "SearchProgress": _closed(

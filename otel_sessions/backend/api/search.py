@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -58,7 +58,7 @@ class Searches:
         query = replace(_query(services, request), seconds=PAGE_SECONDS)
         event_id = services.live.last_event_id()
         async with self._place():
-            page = await self._scan(services, query)
+            page = await self._scan(services, query, partial(_is_gone, request))
         return await answer(
             request,
             lambda: {
@@ -77,7 +77,7 @@ class Searches:
         query = _query(services, request)
         event_id = services.live.last_event_id()
         async with self._place():
-            pages = self._pages(services, query)
+            pages = self._pages(services, query, partial(_is_gone, request))
             first = await anext(pages)  # a wrong cursor is a problem, not a broken stream
             response = web.StreamResponse(headers=_HEADERS)
             try:
@@ -103,13 +103,15 @@ class Searches:
         finally:
             self._open -= 1
 
-    async def _pages(self, services: Services, query: SearchQuery) -> AsyncIterator[SearchPage]:
-        """Search slice by slice, the first a short one, until the hits suffice or all is read."""
+    async def _pages(
+        self, services: Services, query: SearchQuery, is_gone: Callable[[], bool]
+    ) -> AsyncIterator[SearchPage]:
+        """Search slice by slice, the first a short one, until there is enough, no more, or nobody listens."""
         query = replace(query, seconds=FIRST_SLICE)
         while True:
-            page = await self._scan(services, query)
+            page = await self._scan(services, query, is_gone)
             yield page
-            if page.next is None or len(page.hits) >= query.limit:
+            if page.next is None or len(page.hits) >= query.limit or is_gone():
                 return
             query = replace(
                 query,
@@ -118,14 +120,14 @@ class Searches:
                 seconds=min(2 * query.seconds, LAST_SLICE),
             )
 
-    async def _scan(self, services: Services, query: SearchQuery) -> SearchPage:
-        """Search in a worker thread, which is told to stop when the reader goes away."""
-        gone = threading.Event()
+    async def _scan(self, services: Services, query: SearchQuery, is_gone: Callable[[], bool]) -> SearchPage:
+        """Search in a worker thread, which stops when the reader has gone away."""
         async with self._turns:
-            try:
-                return await asyncio.to_thread(_search, services, query, gone.is_set)
-            finally:
-                gone.set()
+            return await asyncio.to_thread(_search, services, query, is_gone)
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None
 
 
 def _search(services: Services, query: SearchQuery, stopped: Callable[[], bool]) -> SearchPage:

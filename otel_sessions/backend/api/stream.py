@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Final, cast
 
 from aiohttp import hdrs, web
 
+from otel_sessions.backend.api.parameters import filter_of, states_of
 from otel_sessions.backend.api.problems import ProblemError, no_session
-from otel_sessions.backend.api.shapes import JsonObject, ns, session_json
+from otel_sessions.backend.api.shapes import JsonObject, ns, session_json, shown_state
 from otel_sessions.backend.columns import delta
+from otel_sessions.backend.filters import Filter, matches
 from otel_sessions.backend.live import StreamEvent
 from otel_sessions.backend.records import SessionRecord, SpanRow
 from otel_sessions.backend.replies import API_HEADERS, encode
@@ -27,6 +30,7 @@ __all__ = ["MAX_STREAMS", "Streams"]
 PING_SECONDS: Final = 15.0
 STALLED_SECONDS: Final = 60.0
 MAX_STREAMS: Final = 256
+MAX_UNMATCHED: Final = 10_000  # ids remembered for one reader; beyond, some are told again
 THREAD_FROM_ROWS: Final = 500  # more rows than this are encoded off the loop
 
 _PING: Final = b": ping\n\n"
@@ -46,30 +50,74 @@ class Streams:
     async def follow(self, services: Services, request: web.Request) -> web.StreamResponse:
         """Follow what changes from a position on, until the reader goes or the backend stops."""
         after = request.headers.get("Last-Event-ID") or request.query.get("after") or None
+        query, states = filter_of(request.query), states_of(request.query)
         session = await _session_id(services, request.query.get("session"))
         if self._open >= MAX_STREAMS:
             detail = f"{MAX_STREAMS} streams are open, which is the most; close one."
             raise ProblemError(503, detail, headers={"Retry-After": "15"})
         self._open += 1  # here and not at the first event: many may be admitted before that
         try:
-            return await _follow(services, request, after, session)
+            return await _follow(_Frames(services, query, states, session), request, after)
         finally:
             self._open -= 1
 
 
-async def _follow(
-    services: Services, request: web.Request, after: str | None, session: str | None
-) -> web.StreamResponse:
+class _Frames:
+    """What one reader is told: all sessions, or those that a filter and states leave, and one in any case."""
+
+    def __init__(
+        self, services: Services, query: Filter, states: tuple[str, ...], session: str | None
+    ) -> None:
+        self.services = services
+        self.session = session
+        self._query = query
+        self._states = states
+        self._unmatched: set[str] = set()  # who was said not to match, and is not said so again
+
+    async def of(self, event: StreamEvent) -> bytes | None:
+        """Return what is sent of an event, None where this reader need not know."""
+        if event.name == "rows":
+            session_id, rows = cast("tuple[str, tuple[SpanRow, ...]]", event.data)
+            if len(rows) > THREAD_FROM_ROWS:
+                return await asyncio.to_thread(_rows_frame, event, session_id, rows)
+            return _rows_frame(event, session_id, rows)
+        if isinstance(event.data, SessionRecord):
+            return self._session(event, event.data)
+        return _encoded(event, {} if event.data is None else {"id": event.data})
+
+    def _session(self, event: StreamEvent, record: SessionRecord) -> bytes | None:
+        now = self.services.clock.wall()
+        idle_before = now - self.services.settings.idle_after
+        if record.id == self.session or self._wants(record, now, idle_before):
+            self._unmatched.discard(record.id)
+            return _encoded(event, {**session_json(record, idle_before=idle_before), "now": ns(now)})
+        if record.id in self._unmatched:
+            return None
+        if len(self._unmatched) >= MAX_UNMATCHED:
+            self._unmatched.clear()
+        self._unmatched.add(record.id)
+        return _encoded(replace(event, name="unmatched"), {"id": record.id})
+
+    def _wants(self, record: SessionRecord, now: int, idle_before: int) -> bool:
+        state = shown_state(record, idle_before=idle_before)
+        if self._states and state not in self._states:
+            return False
+        return not self._query or matches(self._query.at(now), replace(record, state=state))
+
+
+async def _follow(frames: _Frames, request: web.Request, after: str | None) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HEADERS)
-    events = cast("AsyncGenerator[StreamEvent]", services.live.subscribe(after, session))
+    live = frames.services.live
+    events = cast("AsyncGenerator[StreamEvent]", live.subscribe(after, frames.session))
     # Closed in this order: a generator that waits inside another can't be closed from outside.
     async with contextlib.aclosing(events), contextlib.aclosing(_with_pings(events)) as paced:
         try:
             await response.prepare(request)
             await response.write(b": connected\n\n")
             async for event in paced:
-                frame = _PING if event is None else await _frame(services, event)
-                await asyncio.wait_for(response.write(frame), STALLED_SECONDS)
+                frame = _PING if event is None else await frames.of(event)
+                if frame is not None:
+                    await asyncio.wait_for(response.write(frame), STALLED_SECONDS)
         except (ConnectionError, asyncio.TimeoutError):
             _cut_off(request)
     return response
@@ -106,22 +154,6 @@ async def _with_pings(events: AsyncGenerator[StreamEvent]) -> AsyncGenerator[Str
 
 async def _next(events: AsyncGenerator[StreamEvent]) -> StreamEvent | None:
     return await anext(events, None)
-
-
-async def _frame(services: Services, event: StreamEvent) -> bytes:
-    if event.name == "rows":
-        session_id, rows = cast("tuple[str, tuple[SpanRow, ...]]", event.data)
-        if len(rows) > THREAD_FROM_ROWS:
-            return await asyncio.to_thread(_rows_frame, event, session_id, rows)
-        return _rows_frame(event, session_id, rows)
-    return _encoded(event, _data(services, event))
-
-
-def _data(services: Services, event: StreamEvent) -> JsonObject:
-    if isinstance(event.data, SessionRecord):
-        now = services.clock.wall()
-        return {**session_json(event.data, idle_before=now - services.settings.idle_after), "now": ns(now)}
-    return {} if event.data is None else {"id": event.data}
 
 
 def _rows_frame(event: StreamEvent, session_id: str, rows: tuple[SpanRow, ...]) -> bytes:
