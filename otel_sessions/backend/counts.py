@@ -134,10 +134,12 @@ class SessionCounts:
     def _parts(self, sums: Sums) -> Iterator[tuple[SumKey, int]]:
         for name in _PLAIN:
             yield (name,), getattr(sums, name)
-        for (model, kind), tokens in sums.tokens.items():
-            yield ("tokens", self._models.label(model), kind), tokens
-        for model, cost in sums.cost.items():
-            yield ("cost", self._models.label(model)), cost
+        for model, used in sums.used.items():
+            label = self._models.label(model)
+            yield ("tokens", label, "input"), used.input
+            yield ("tokens", label, "output"), used.output
+            yield ("tokens", label, "cached"), used.cached
+            yield ("cost", label), used.cost
 
 
 class WriteCounts:

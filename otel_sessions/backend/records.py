@@ -34,6 +34,7 @@ __all__ = [
     "SumsChange",
     "TaskRecord",
     "TimelineEntry",
+    "Used",
 ]
 
 
@@ -380,12 +381,17 @@ class SessionDetail:
     losses: Mapping[str, int]  # reason -> spans
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What one session adds to the sums over all sessions; costs in 1e-9 USD.
+class Used(NamedTuple):
+    """What calls of one model used: tokens, and the cost in 1e-9 USD."""
 
-    Tokens are by model and kind (input, output, cached), costs by model; "" is a model that nobody names.
-    """
+    input: int
+    output: int
+    cached: int
+    cost: int
+
+
+class Sums(NamedTuple):  # one for each session that a commit touches, so it is made fast
+    """What one session adds to the sums over all sessions."""
 
     state: str  # as stored: "" without any run
     outcome: str | None
@@ -395,8 +401,7 @@ class Sums:
     model_calls: int
     tool_calls: int
     dropped: int  # spans that the senders say they gave up
-    tokens: Mapping[tuple[str, str], int]
-    cost: Mapping[str, int]
+    used: Mapping[str, Used]  # by model; "" is one that nobody names
 
 
 class SumsChange(NamedTuple):

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from otel_sessions.backend.counts import MODELS, Distribution, Growing, Labels, SessionCounts
 from otel_sessions.backend.metrics import METRICS
-from otel_sessions.backend.records import Sums, SumsChange
+from otel_sessions.backend.records import Sums, SumsChange, Used
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"
@@ -316,9 +316,9 @@ def test_labels_are_few_and_always_the_same(values: Iterable[str]) -> None:
 
 def sums(state: str = "running", tokens: int = 0, **more: object) -> Sums:
     """Make the sums of a session that used one model."""
-    values = {"outcome": None, "end_reason": None, "duration": None, "cost": {}}
+    values = {"outcome": None, "end_reason": None, "duration": None}
     numbers = dict.fromkeys(("errors", "model_calls", "tool_calls", "dropped"), 0)
-    return Sums(**{**values, **numbers, "state": state, "tokens": {("gpt", "input"): tokens}, **more})
+    return Sums(**{**values, **numbers, "state": state, "used": {"gpt": Used(tokens, 0, 0, 0)}, **more})
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from store_requests import announced, announcing, chat, gauge, log, logs, run, span, traces
 from test_store_order import arrivals, gauges
 
-from otel_sessions.backend.records import Gauge, Request, Sums, SumsChange
+from otel_sessions.backend.records import Gauge, Request, Sums, SumsChange, Used
 from otel_sessions.backend.store.base import SessionQuery, Store
 from otel_sessions.lifecycle import Phase
 
@@ -24,9 +24,9 @@ def added(sums: Sums | None) -> Counter[str]:
     found: Counter[str] = Counter()
     if sums is not None:
         found.update({name: getattr(sums, name) for name in ("errors", "model_calls", "tool_calls")})
-        for (_, kind), tokens in sums.tokens.items():
-            found[f"{kind}_tokens"] += tokens
-        found["cost"] += sum(sums.cost.values())
+        for used in sums.used.values():
+            kinds = {"input_tokens": used.input, "output_tokens": used.output, "cached_tokens": used.cached}
+            found.update({**kinds, "cost": used.cost})
     return found
 
 
@@ -78,12 +78,12 @@ def test_tokens_are_told_by_model_and_kind(store: Store) -> None:
     before, after = only(store.append([traces(chat(1, tokens=5), chat(2, tokens=7))]).sums)
     assert before is None
     assert after is not None
-    assert after.tokens == {("gpt", "input"): 12, ("gpt", "output"): 12}
+    assert after.used == {"gpt": Used(input=12, output=12, cached=0, cost=0)}
     nameless = span(3, gen_ai__operation__name="chat", gen_ai__usage__output_tokens=2)
     before, after = only(store.append([traces(nameless)]).sums)
     assert before is not None
     assert after is not None
-    assert after.tokens == {**before.tokens, ("", "output"): 2}
+    assert after.used == {**before.used, "": Used(input=0, output=2, cached=0, cost=0)}
 
 
 def test_a_call_that_its_outer_span_tells_too_is_told_once(store: Store) -> None:
@@ -92,8 +92,8 @@ def test_a_call_that_its_outer_span_tells_too_is_told_once(store: Store) -> None
     before, after = only(store.append([traces(chat(2, tokens=4, parent=1))]).sums)
     assert before is not None
     assert after is not None
-    assert before.tokens["gpt", "input"] == 5
-    assert after.tokens["gpt", "input"] == 4
+    assert before.used["gpt"].input == 5
+    assert after.used["gpt"].input == 4
 
 
 def test_models_beyond_the_listed_are_one(store: Store) -> None:
@@ -106,9 +106,9 @@ def test_models_beyond_the_listed_are_one(store: Store) -> None:
     ]
     _, after = only(store.append([traces(*spans)]).sums)
     assert after is not None
-    assert len(after.tokens) <= 21
-    assert sum(after.tokens.values()) == 1_000
-    assert after.tokens["other", "input"] == 980
+    assert len(after.used) <= 21
+    assert sum(used.input for used in after.used.values()) == 1_000
+    assert after.used["other"].input == 980
 
 
 def test_an_ended_session_tells_how_it_ended_and_how_long_it_was(store: Store) -> None:

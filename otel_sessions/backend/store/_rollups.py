@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from otel_sessions.backend.filters import words
 from otel_sessions.backend.records import SessionRecord, Sums
-from otel_sessions.backend.store._summary import SessionState, usage_by_model
+from otel_sessions.backend.store._summary import SessionState, used_by_model
 from otel_sessions.backend.store._tally import Tally
 
 __all__ = [
@@ -55,7 +55,6 @@ _summed = itemgetter(
         ("state", "outcome", "end_reason", "started_at", "ended_at", "errors", "model_calls", "tool_calls"),
     )
 )
-_TOKENS: Final = ("input", "output", "cached")
 _LISTS: Final = tuple(map(_ALL.index, ("agents", "models", "tools")))
 _INFERRED, _SHOWN = map(_ALL.index, ("inferred", "state"))
 
@@ -108,21 +107,14 @@ def state_of(row: tuple[Any, ...]) -> SessionState:
 def sums_of(row: tuple[Any, ...], session: SessionState) -> Sums:
     """Return what a session with this whole row adds to the sums over all sessions."""
     state, outcome, end_reason, started_at, ended_at, errors, model_calls, tool_calls = _summed(row)
-    tally = session.tally
-    tokens = {
-        (model, kind): used
-        for kind in _TOKENS
-        for model, used in usage_by_model(tally, f"{kind}_tokens", f"{kind}_known").items()
-    }
     return Sums(
-        state=state,
-        outcome=outcome,
-        end_reason=end_reason,
-        duration=None if ended_at is None else max(0, ended_at - started_at),
-        errors=errors,
-        model_calls=model_calls,
-        tool_calls=tool_calls,
-        dropped=sum(gauge.dropped for gauge in session.gauges.values()),
-        tokens=tokens,
-        cost=usage_by_model(tally, "cost", "cost_known"),
+        state,
+        outcome,
+        end_reason,
+        None if ended_at is None else max(0, ended_at - started_at),
+        errors,
+        model_calls,
+        tool_calls,
+        sum(gauge.dropped for gauge in session.gauges.values()) if session.gauges else 0,
+        used_by_model(session.tally),
     )

@@ -7,11 +7,11 @@ from operator import attrgetter
 from typing import Any, Final
 
 from otel_sessions.backend.habits import WAITING
-from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord, Sums
+from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord, Sums, Used
 from otel_sessions.backend.store._tally import LISTED, TOOLS_LISTED, Tally, Usage
 from otel_sessions.lifecycle import Outcome, Phase, Shown, Signal, State, shown
 
-__all__ = ["SessionState", "missing_spans", "summary", "usage_by_model"]
+__all__ = ["SessionState", "missing_spans", "summary", "used_by_model"]
 
 RunKey = tuple[bytes, str]  # root id, and the process where it is a child's
 
@@ -171,11 +171,33 @@ def _source(tally: Tally, value: str, known: str) -> Usage:
     return max((tally.span_usage, tally.log_usage), key=attrgetter(known, value))
 
 
-def usage_by_model(tally: Tally, value: str, known: str) -> dict[str, int]:
-    """Return one kind of usage by model, of the spans or of the logs, whichever the roll-up shows."""
-    is_logged = _source(tally, value, known) is tally.log_usage
-    by_model = tally.log_usage_by_model if is_logged else tally.span_usage_by_model
-    return {model: used for model, usage in by_model.items() if (used := getattr(usage, value))}
+def used_by_model(tally: Tally) -> dict[str, Used]:
+    """Return what each model used; of each kind, from where the session's own sum is (`_source`)."""
+    if not tally.log_usage_by_model:
+        by_model = tally.span_usage_by_model
+        return {model: Used(*used) for model, usage in by_model.items() if any(used := _amounts(usage))}
+    sources = [
+        tally.span_usage_by_model
+        if _source(tally, value, known) is tally.span_usage
+        else tally.log_usage_by_model
+        for value, known in _KINDS
+    ]
+    models = dict.fromkeys((*tally.span_usage_by_model, *tally.log_usage_by_model))
+    used = {
+        model: Used(*(_amounts(by_model.get(model, _NOTHING))[no] for no, by_model in enumerate(sources)))
+        for model in models
+    }
+    return {model: amounts for model, amounts in used.items() if any(amounts)}
+
+
+_KINDS: Final = (
+    ("input_tokens", "input_known"),
+    ("output_tokens", "output_known"),
+    ("cached_tokens", "cached_known"),
+    ("cost", "cost_known"),
+)
+_amounts = attrgetter(*(value for value, _ in _KINDS))
+_NOTHING: Final = Usage()
 
 
 def _cost(tally: Tally) -> float | None:
