@@ -8,7 +8,9 @@ import functools
 import gc
 import inspect
 import json
+import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -377,6 +379,56 @@ def test_a_long_stack_trace_keeps_its_end(recorded: Recorded):
     assert len(stack) < 66 * 1024
     assert stack.startswith("[cut]…\n")
     assert stack.endswith("ValueError: bottom\n")
+
+
+class _MineError(Exception):
+    """An exception of the user's own module."""
+
+
+def _fail() -> None:
+    try:
+        int("x")
+    except ValueError as error:
+        raise _MineError("from a number") from error
+
+
+def _fail_again() -> None:
+    try:
+        _fail()
+    except _MineError:
+        raise OSError(2, "no such file")  # noqa: B904 - its context is the point
+
+
+def test_a_stack_trace_is_as_python_writes_it(recorded: Recorded):
+    """With what led to the exception."""
+    with pytest.raises(OSError, match="no such") as raised, otel_sessions.step("s"):
+        _fail_again()
+    stack = recorded.one("s").events[0].attributes["exception.stacktrace"]
+    lines = "".join(traceback.format_exception(raised.value)).splitlines()
+    assert [line for line in lines if line not in stack.splitlines()] == []
+    assert stack.splitlines()[-1] == "FileNotFoundError: [Errno 2] no such file"
+    assert (
+        stack.index("ValueError")
+        < stack.index("_MineError: from a number")
+        < stack.index("FileNotFoundError")
+    )
+
+
+def test_a_group_without_end_is_cut(recorded: Recorded):
+    """Hundreds of tasks may have failed: some of them are told, and nobody waits for all."""
+    if sys.version_info < (3, 11):
+        pytest.skip("no groups before Python 3.11")
+
+    def group(depth: int) -> Exception:
+        if depth == 0:
+            return ValueError("leaf")
+        return ExceptionGroup(f"level {depth}", [group(depth - 1) for _ in range(8)])  # noqa: F821 - 3.11
+
+    with pytest.raises(Exception, match="level 4"), otel_sessions.step("s"):
+        raise group(4)
+    stack = recorded.one("s").events[0].attributes["exception.stacktrace"]
+    assert 1 <= stack.count("ValueError: leaf") <= 32
+    assert stack.count("ExceptionGroup: level") >= 3
 
 
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit, KeyboardInterrupt, GeneratorExit])
