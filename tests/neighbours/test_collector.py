@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ import pytest
 from agents import Agent, attributes, sessions, spans, stored
 from backend_process import clean_environment
 from configs import COMMANDS, FOLDER, metrics
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from processes import get_json, until
 
 from otel_sessions.backend.vocabulary import EMITTERS, IDS
@@ -117,11 +120,11 @@ assert otel_sessions.flush(10).pending == 0
     assert session["input_tokens"] == 5
 
 
-def run(program: str, endpoint: str, *arguments: str, **env: str) -> str:
+def run(program: str, endpoint: str) -> str:
     """Run a Python program that exports to an endpoint; return what it printed."""
-    settings = clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **env})
+    settings = clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+        [sys.executable, "-c", program],
         env=settings,
         capture_output=True,
         text=True,
@@ -132,34 +135,34 @@ def run(program: str, endpoint: str, *arguments: str, **env: str) -> str:
     return done.stdout
 
 
-LARGE = """
-import sys
-import otel_sessions
-from opentelemetry import trace
-otel_sessions.init(service_name="large")
-with otel_sessions.session("work", id="large"):
-    for size in map(int, sys.argv[1:]):
-        with otel_sessions.model_call("m", messages="x" * size) as call:
-            call.record(input_tokens=1)
-assert otel_sessions.flush(30).pending == 0
-"""
+def conversation(*sizes: int) -> bytes:
+    """Build one request with a call of a model for each message of so many characters."""
+    message = ExportTraceServiceRequest()
+    group = message.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "large"
+    scope = group.scope_spans.add()
+    now = time.time_ns()
+    for size in sizes:
+        ids = {"trace_id": os.urandom(16), "span_id": os.urandom(8)}
+        span = scope.spans.add(name="chat m", start_time_unix_nano=now, end_time_unix_nano=now + 1, **ids)
+        span.attributes.add(key="session.id").value.string_value = "large"
+        span.attributes.add(key="gen_ai.input.messages").value.string_value = "x" * size
+    return message.SerializeToString()
 
 
-def test_a_conversation_larger_than_the_usual_limits_passes(start_collector, start_jaeger, backend):
-    """Calls of half a MB, 20 MB in all, to a backend that takes 64 MiB and a Jaeger that takes 4; one of 6 MB to us.
-
-    What is sent together is cut to what each takes; more in one request would be refused, and dropped for good.
-    """
+def test_what_is_larger_than_the_usual_limits_passes(start_collector, start_jaeger, backend):
+    """What comes in one request is cut to what each takes: we 64 MiB, Jaeger 20. A span of 50 MB is ours alone."""
     jaeger = start_jaeger()
-    collector = start_collector(
-        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_GRPC": jaeger.otlp_grpc}
-    )
-    run(LARGE, collector.url, *["500000"] * 40, OTEL_BSP_SCHEDULE_DELAY="2000")
-    until(lambda: len(stored(backend)) == 41, "all is ours")
-    until(lambda: len(jaeger.spans("large")) == 41, "all is Jaeger's")
-    run(LARGE, collector.url, "6000000")
-    until(lambda: len(stored(backend)) == 43, "the large one is ours")
-    assert sum(one["missing_spans"] for one in sessions(backend)) == 0
+    env = {"BACKEND_URL": backend.url, "JAEGER_URL": f"http://{jaeger.otlp_http}"}
+    collector = start_collector(FOLDER / "jaeger.yaml", env)
+    for sizes in ([1_000_000] * 40, [15_000_000], [50_000_000]):
+        connection = http.client.HTTPConnection(collector.http, timeout=30)
+        media = {"Content-Type": "application/x-protobuf"}
+        connection.request("POST", "/v1/traces", conversation(*sizes), media)
+        assert connection.getresponse().status == 200
+        connection.close()
+    until(lambda: [one["spans"] for one in sessions(backend)] == [42], "all is ours")
+    until(lambda: len(jaeger.spans("large")) == 41, "all that Jaeger takes is Jaeger's")
 
 
 # --- Who dies in between --------------------------------------------------------------------------------------
@@ -211,7 +214,7 @@ def test_both_jaeger_and_we_have_every_span_once_with_its_session(start_collecto
     """Jaeger searches by session.id, whatever name an id was sent under; what we have is as it was sent."""
     jaeger = start_jaeger()
     collector = start_collector(
-        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_GRPC": jaeger.otlp_grpc}
+        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_URL": f"http://{jaeger.otlp_http}"}
     )
     sent = Agent.start({"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}).spans()
     until(lambda: set(stored(backend)) == sent, "every span is ours")
@@ -268,7 +271,7 @@ def test_every_variant_of_a_session_id_is_session_id_in_jaeger_and_untouched_wit
     ]
     jaeger = start_jaeger()
     collector = start_collector(
-        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_GRPC": jaeger.otlp_grpc}
+        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_URL": f"http://{jaeger.otlp_http}"}
     )
     sent = json.dumps([case[:3] for case in cases])
     run(VARIANTS.replace("ATTRIBUTES", repr(sent)), collector.url)
