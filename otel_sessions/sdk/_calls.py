@@ -19,7 +19,7 @@ from otel_sessions.sdk._values import shown
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Block", "Call", "decorated", "put_back"]
+__all__ = ["Block", "Call", "decorated", "is_suspended", "put_back"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,16 +72,28 @@ def decorated(function: F, make: Make, returned: Returned | None = None) -> F:
         return cast("F", type(function)(decorated(inner, make, returned)))
     if not callable(function) or isinstance(function, type):
         raise ConfigurationError(f"{shown(function)} can't be decorated: give a function or method")
-    called: Any = function if hasattr(function, "__code__") else getattr(function, "__call__", function)  # noqa: B004
-    if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(called):
+    if _is_any(function, inspect.isasyncgenfunction):
         wrapper: Any = _async_generator(function, make)
-    elif inspect.isgeneratorfunction(function) or inspect.isgeneratorfunction(called):
+    elif _is_any(function, inspect.isgeneratorfunction):
         wrapper = _generator(function, make)
-    elif inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called):
+    elif _is_any(function, inspect.iscoroutinefunction):
         wrapper = _coroutine(function, make, returned)
     else:
         wrapper = _function(function, make, returned)
     return cast("F", functools.update_wrapper(wrapper, function))
+
+
+def is_suspended(function: Callable[..., Any]) -> bool:
+    """Tell whether what a call returns does the work, step by step: a generator or a coroutine."""
+    return _is_any(
+        function, inspect.isasyncgenfunction, inspect.isgeneratorfunction, inspect.iscoroutinefunction
+    )
+
+
+def _is_any(function: Callable[..., Any], *tests: Callable[[object], bool]) -> bool:
+    """Tell whether a function, or the method that makes an object one, passes a test."""
+    called: Any = function if hasattr(function, "__code__") else getattr(function, "__call__", function)  # noqa: B004
+    return any(test(function) or test(called) for test in tests)
 
 
 def _function(function: Callable[..., Any], make: Make, returned: Returned | None) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
@@ -16,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _provider
-from otel_sessions.sdk._calls import put_back
+from otel_sessions.sdk._calls import decorated, is_suspended, put_back
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._headers import NAMES, headers
 from otel_sessions.sdk._options import Options
@@ -25,6 +24,8 @@ from otel_sessions.sdk._session import continued
 from otel_sessions.sdk._values import shown
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from otel_sessions.sdk._provider import Runtime
 
 __all__ = ["child_env", "take_up", "wrap"]
@@ -39,34 +40,42 @@ def wrap(function: F) -> F:
     """Return `function` so that it runs with what is current now, wherever it is called.
 
     For threads, timers, executors and greenlets, which start without a session. Context variables of
-    others are taken along too. Each call has a copy of its own, so that calls may run at the same time.
-    Raises ConfigurationError for what can't be called.
+    others are taken along too, but by generators and coroutines: these are inside of our context while they
+    run, wherever each step is made, and what is current there is put back between the steps. Calls may run
+    at the same time. Raises ConfigurationError for what can't be called.
     """
     if not callable(function):
         raise ConfigurationError(f"wrap({shown(function)}): write the function itself, without calling it")
-    if inspect.iscoroutinefunction(function):
+    if is_suspended(function):
         state = _context.snapshot()
-
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            before = _context.swap(state)
-            try:
-                value = await function(*args, **kwargs)
-            except GeneratorExit:  # closed while it waited, perhaps by the collector in another context
-                put_back(state, before)
-                raise
-            except BaseException:
-                _context.swap(before)
-                raise
-            _context.swap(before)
-            return value
-
-        return cast("F", functools.update_wrapper(coroutine, function))
+        return decorated(function, lambda _call: _Within(state))
     context = copy_context()
 
     def call(*args: Any, **kwargs: Any) -> Any:
         return context.copy().run(function, *args, **kwargs)
 
     return cast("F", functools.update_wrapper(call, function))
+
+
+class _Within:
+    """A block in which `state` is current."""
+
+    __slots__ = ("_before", "_state")
+
+    def __init__(self, state: _context.State) -> None:
+        self._state = state
+        self._before = state
+
+    def __enter__(self) -> None:
+        self._before = _context.swap(self._state)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is GeneratorExit:  # closed while it waited, perhaps by the collector in another context
+            put_back(self._state, self._before)
+        else:
+            _context.swap(self._before)
 
 
 def child_env() -> dict[str, str]:

@@ -104,8 +104,8 @@ class _Trace:
         yield f"{_full_type(error)}: {text}\n" if text else f"{_full_type(error)}\n"
         for note in _several(error, "__notes__"):
             yield shortened(to_json(note), _MESSAGE) + "\n"
-        for number, member in enumerate(_several(error, "exceptions") if depth < _NESTED else (), 1):
-            if isinstance(member, BaseException) and self.exceptions:
+        for number, member in enumerate(_several(error, "exceptions") if _is_group(error) else (), 1):
+            if isinstance(member, BaseException) and self.exceptions and depth < _NESTED:
                 yield f"  +---------------- {number} ----------------\n"
                 said = shortened(text_of(member), _MESSAGE)
                 for lines in self.chain(member, said, depth + 1):
@@ -130,6 +130,11 @@ def _before(error: BaseException) -> tuple[BaseException, str] | None:
     if error.__context__ is not None and not error.__suppress_context__:
         return error.__context__, _CONTEXT
     return None
+
+
+def _is_group(error: BaseException) -> bool:
+    """Tell groups of Python 3.11 and of its backport from what has an attribute of that name only."""
+    return any(kind.__name__ == "BaseExceptionGroup" for kind in type(error).__mro__)
 
 
 def _several(error: BaseException, name: str) -> list[object]:

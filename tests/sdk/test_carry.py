@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 
 import pytest
@@ -67,6 +67,46 @@ def test_a_wrapped_coroutine_function_is_one(recorded: Recorded):
             assert await wrapped() is session
             assert otel_sessions.current_session() is None
 
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, elsewhere()).result()
+
+
+def test_wrapped_generators_are_inside_at_each_step_wherever_it_is_made(recorded: Recorded):
+    """As a web server drives a streaming response: each step in whatever thread is free."""
+
+    def current() -> object:
+        return otel_sessions.current_session()
+
+    def generator() -> Iterator[object]:
+        yield current()
+        yield current()
+        return current()
+
+    async def async_generator() -> AsyncGenerator[object]:
+        yield current()
+        await asyncio.sleep(0)
+        yield current()
+
+    class Work:
+        async def __call__(self) -> object:
+            await asyncio.sleep(0)
+            return current()
+
+    async def elsewhere() -> None:
+        async for value in wrapped_async():
+            assert value is session
+            assert current() is None
+        assert await wrapped_object() is session
+        assert current() is None
+
+    with otel_sessions.session() as session:
+        wrapped = otel_sessions.wrap(generator)
+        wrapped_async, wrapped_object = otel_sessions.wrap(async_generator), otel_sessions.wrap(Work())
+        steps, others = wrapped(), wrapped()
+        for made in (steps, others, steps, others):
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                assert pool.submit(next, made).result() is session
+                assert pool.submit(current).result() is None
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, elsewhere()).result()
 
