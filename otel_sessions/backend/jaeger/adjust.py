@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
 from otel_sessions.backend.jaeger.golang import duration_text
 from otel_sessions.backend.jaeger.model import (
     CHILD_OF,
@@ -22,6 +24,7 @@ from otel_sessions.backend.jaeger.model import (
     Tag,
     host_of,
     parent_of,
+    references_of,
 )
 
 __all__ = ["Node", "adjusted", "node_of", "trace_warnings"]
@@ -48,10 +51,11 @@ class Node(NamedTuple):
     host: str
 
 
-def node_of(span: Span) -> Node:
-    """Return the node of a span."""
-    parent = parent_of(span.trace_id, span.references)
-    return Node(span.span_id, parent, span.start, span.duration, host_of(span.process))
+def node_of(span: SpanMessage, process: Process) -> Node:
+    """Return the node of a span, without turning the rest of it into Jaeger's."""
+    begin, end = span.start_time_unix_nano, span.end_time_unix_nano
+    parent = parent_of(span.trace_id, references_of(span))
+    return Node(span.span_id, parent, begin, end - begin, host_of(process))
 
 
 # --- The trace as a whole ---------------------------------------------------------------------------------

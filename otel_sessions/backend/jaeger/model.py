@@ -99,7 +99,7 @@ class Span(NamedTuple):
     process: Process
 
 
-def span_of(span: SpanMessage, resource: Resource, scope: InstrumentationScope) -> Span:
+def span_of(span: SpanMessage, process: Process, scope: InstrumentationScope) -> Span:
     """Return a span as Jaeger's collector would keep it."""
     return Span(
         trace_id=span.trace_id,
@@ -110,7 +110,7 @@ def span_of(span: SpanMessage, resource: Resource, scope: InstrumentationScope) 
         duration=span.end_time_unix_nano - span.start_time_unix_nano,
         tags=tuple(_span_tags(span, scope)),
         logs=tuple(Log(event.time_unix_nano, tuple(_log_fields(event))) for event in span.events),
-        process=process_of(resource),
+        process=process,
     )
 
 

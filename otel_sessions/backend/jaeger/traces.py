@@ -7,7 +7,12 @@ read twice, and written as they come. Everything here blocks, and runs in worker
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_sessions.backend.attributes import word
 from otel_sessions.backend.jaeger.adjust import adjusted, node_of, trace_warnings
@@ -26,7 +31,7 @@ from otel_sessions.backend.jaeger.v1 import JsonObject, error_json, id_text, pro
 from otel_sessions.backend.jaeger.v3 import resource_spans
 from otel_sessions.backend.records import SpanRow
 from otel_sessions.backend.replies import encode, merged, separated
-from otel_sessions.backend.store.base import SpanQuery, Store, StoredSpan
+from otel_sessions.backend.store.base import SpanQuery, Store
 
 __all__ = [
     "ENDED_EARLY",
@@ -139,20 +144,21 @@ def _matching(store: Store, rows: Sequence[SpanRow], search: TraceSearch) -> lis
     """Return the rows whose spans meet what index rows do not tell, in their order."""
     if not search.tags and search.service not in _NAMELESS:
         return list(rows)
-    keys = {
-        (stored.row.trace_id, stored.row.span_id)
-        for stored in store.full(rows)
-        if _meets(_shown(stored, 0), search)
-    }
+    keys = {(told.row.trace_id, told.row.span_id) for told in _told(store, rows) if _meets(told, search)}
     return [row for row in rows if (row.trace_id, row.span_id) in keys]
 
 
-def _meets(span: Span, search: TraceSearch) -> bool:
-    if span.process.service != search.service:
+def _meets(told: _Told, search: TraceSearch) -> bool:
+    if told.process.service != search.service:
         return False
+    wanted = set(search.tags)
+    names = {name for name, _ in wanted}
+    span = told.span
     fields = (field for log in span.logs for field in log.fields)
-    texts = {(tag.key, tag_text(tag)) for tag in (*span.tags, *span.process.tags, *fields)}
-    return texts.issuperset(search.tags)
+    for tag in chain(span.tags, told.process.tags, fields):
+        if tag.key in names:
+            wanted.discard((tag.key, tag_text(tag)))
+    return not wanted
 
 
 # --- Traces in API v1 -------------------------------------------------------------------------------------
@@ -189,11 +195,13 @@ def _trace_v1(store: Store, rows: Sequence[SpanRow], *, raw: bool) -> Iterator[b
 def _spans_v1(
     store: Store, rows: Sequence[SpanRow], processes: dict[Process, str], *, raw: bool
 ) -> Iterator[bytes]:
-    noticed = {} if raw else trace_warnings(node_of(span) for _, span in _spans(store, rows))
-    for stored, span in _spans(store, rows):
-        warnings = [WARNING] if stored.span is None else []
+    noticed = (
+        {} if raw else trace_warnings(node_of(told.message, told.process) for told in _told(store, rows))
+    )
+    for told in _told(store, rows):
+        shown = span = told.span
+        warnings = [WARNING] if told.is_made_up else []
         warnings += noticed.get(span.span_id, [])
-        shown = span
         if not raw:
             shown, about_references = adjusted(span)
             warnings += about_references
@@ -211,7 +219,7 @@ def pieces_v3(store: Store, traces: Iterable[Sequence[SpanRow]]) -> Iterator[byt
 
 def _texts_v3(store: Store, traces: Iterable[Sequence[SpanRow]]) -> Iterator[bytes]:
     yield b'{"result":{"resourceSpans":['
-    groups = (group for rows in traces for group in resource_spans(span for _, span in _spans(store, rows)))
+    groups = (group for rows in traces for group in resource_spans(told.span for told in _told(store, rows)))
     yield from separated(map(encode, groups))
     yield b"]}}"
 
@@ -219,13 +227,28 @@ def _texts_v3(store: Store, traces: Iterable[Sequence[SpanRow]]) -> Iterator[byt
 # --- Spans ------------------------------------------------------------------------------------------------
 
 
-def _spans(store: Store, rows: Sequence[SpanRow]) -> Iterator[tuple[StoredSpan, Span]]:
+class _Told(NamedTuple):
+    """What is stored of a span, or told of a lost run's root."""
+
+    row: SpanRow
+    message: SpanMessage
+    process: Process
+    scope: InstrumentationScope
+    is_made_up: bool
+
+    @property
+    def span(self) -> Span:
+        """The whole of it as Jaeger's."""
+        return span_of(self.message, self.process, self.scope)
+
+
+def _told(store: Store, rows: Sequence[SpanRow]) -> Iterator[_Told]:
     last_end = max((row.end or 0 for row in rows), default=0)
-    return ((stored, _shown(stored, last_end)) for stored in store.full(rows))
-
-
-def _shown(stored: StoredSpan, last_end: int) -> Span:
-    message = made_up(stored, last_end) if stored.span is None else stored.span
-    assert stored.resource is not None  # noqa: S101 - a store gives both to every span in full
-    assert stored.scope is not None  # noqa: S101
-    return span_of(message, stored.resource, stored.scope)
+    resource, process = None, process_of(Resource())
+    for stored in store.full(rows):
+        assert stored.resource is not None  # noqa: S101 - a store gives both to every span in full
+        assert stored.scope is not None  # noqa: S101
+        if stored.resource is not resource:  # one for all the spans of it in a request
+            resource, process = stored.resource, process_of(stored.resource)
+        message = made_up(stored, last_end) if stored.span is None else stored.span
+        yield _Told(stored.row, message, process, stored.scope, stored.span is None)
