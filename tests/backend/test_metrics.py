@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import sqlite3
 import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import telemetry
 from aiohttp import ClientSession
 from api_client import Reader
 from backend_process import BackendProcess
@@ -21,7 +24,8 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from otel_sessions.backend.counts import MODELS, Distribution, Growing, Labels, SessionCounts
 from otel_sessions.backend.metrics import METRICS
-from otel_sessions.backend.records import Sums, SumsChange, Used
+from otel_sessions.backend.records import Request, Sums, SumsChange, Used
+from otel_sessions.backend.store.sqlite import SqliteStore
 
 DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; q=0.5"
@@ -342,3 +346,24 @@ def test_an_end_is_counted_once_however_much_is_learned_of_it_later() -> None:
         [SumsChange(ended, sums()), SumsChange(sums(), sums("lost")), SumsChange(sums("lost"), ended)]
     )
     assert (counts.ended["ok", "completed"], counts.lost) == (2, 1)
+
+
+def test_what_an_older_version_stored_is_not_counted_as_new(tmp_path: Path) -> None:
+    """It left sessions without a tally; that is made up for before the first difference."""
+
+    def call(number: int) -> Request:
+        usage = {"gen_ai.usage.input_tokens": 5, "gen_ai.operation.name": "chat", "session.id": "s"}
+        return telemetry.decoded(telemetry.traces([telemetry.span(number, attributes=usage)]))
+
+    store = SqliteStore(tmp_path)
+    store.append([call(1)])
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "sessions.db")) as conn:
+        conn.execute("UPDATE sessions SET tally = ''")
+        conn.commit()
+    store = SqliteStore(tmp_path)
+    counts = SessionCounts()
+    counts.note(store.append([call(2)]).sums)
+    store.close()
+    assert counts.sums["tokens", "unknown", "input"].shown == 5
+    assert counts.sums["model_calls",].shown == 1

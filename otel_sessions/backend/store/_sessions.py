@@ -196,6 +196,7 @@ class Sessions:
         session = state_of(row)
         if not row[TALLY]:  # an older version left it to be counted
             self._recount.add(session.no)
+            session.tally = self._counted(session.no)
         self._load_parts(session)
         session.sums = sums_of(row, session)
         return self._remember(session)
@@ -232,13 +233,8 @@ class Sessions:
 
     def _recount_rows(self, session: SessionState) -> None:
         """Count a session from its index rows, as if they had just arrived."""
-        no, conn, word = (session.no,), self._conn, self._names.word
-        tally = Tally()
-        spans = conn.execute(f"SELECT {SPAN_COLUMNS} FROM spans WHERE session = ?", no)
-        tally.add_spans(span_record(row, word) for row in spans)
-        logs = conn.execute(f"SELECT {LOG_COLUMNS} FROM logs WHERE session = ?", no)
-        tally.add_logs(log_record(row, word) for row in logs)
-        session.tally = tally
+        no, conn = (session.no,), self._conn
+        session.tally = self._counted(session.no)
         for table, column in (("session_traces", "trace_id"), ("session_tasks", "task")):
             conn.execute(f"DELETE FROM {table} WHERE session = ?", no)
             conn.execute(
@@ -263,6 +259,15 @@ class Sessions:
         session.traces = self._rows_in("session_traces", session)
         session.tasks = self._rows_in("session_tasks", session)
         session.missing_parents = self._rows_in("missing_parents", session)
+
+    def _counted(self, no: int) -> Tally:
+        """Return the tally of all index rows of a session."""
+        tally, word = Tally(), self._names.word
+        spans = self._conn.execute(f"SELECT {SPAN_COLUMNS} FROM spans WHERE session = ?", (no,))
+        tally.add_spans(span_record(row, word) for row in spans)
+        logs = self._conn.execute(f"SELECT {LOG_COLUMNS} FROM logs WHERE session = ?", (no,))
+        tally.add_logs(log_record(row, word) for row in logs)
+        return tally
 
     def _rows_in(self, table: str, session: SessionState) -> int:
         sql = f"SELECT count(*) FROM {table} WHERE session = ?"
