@@ -5,7 +5,8 @@ timeout (otel-python #4568), its shutdown blocks for 30 s. Here results are coun
 reports them, and whoever waits does so with a deadline while the thread does the work. The exporter is
 the official one and is imported in this thread: inline it stalls an event loop for 135-206 ms.
 
-The thread also does what must not run where it comes up: ending collected sessions, the work of signals.
+The thread also ends collected sessions, which must not happen where the collector comes by. What may hang in
+code of others when the process ends is `_spare.py`'s.
 """
 
 from __future__ import annotations
@@ -205,10 +206,15 @@ class SpanWorker:
         self._jobs.put(None)
         self._lose(_drained(self._first), "not sent in time")
         self._lose(_drained(self._queue), "not sent in time")
-        if self._in_flight:  # a retry may be under way: this ends it. Else the thread does it.
+        if self._silent:  # a retry is under way: this ends it
             self._stop_exporter()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def abandon(self) -> None:
+        """Shut the exporter down where the thread can't, for it hangs in it; so may this."""
+        if self._in_flight:
+            self._stop_exporter()
 
     def sent(self) -> Sent:
         """Return what became of the spans so far."""

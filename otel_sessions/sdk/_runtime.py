@@ -262,7 +262,8 @@ class Runtime:
         self._dismiss()
 
     def _dismiss(self) -> None:
-        """Shut the given processors down: they were given to us."""
+        """Shut down what was given to us."""
+        self.worker.abandon()
         given, self.processors = self.processors, ()
         for processor in given:
             with guard("span processor"):
