@@ -29,6 +29,8 @@ GROUPED = f"CREATE TABLE spans ({', '.join(COLUMNS)}, PRIMARY KEY (session, trac
 BY_KEY = "CREATE UNIQUE INDEX by_key ON spans (trace_id, span_id)"
 BY_SESSION = "CREATE INDEX by_session ON spans (session, revision)"
 BY_PARENT = "CREATE INDEX by_parent ON spans (trace_id, parent_id) WHERE category IN (3, 4)"
+BY_SERVICE = "CREATE INDEX by_service ON spans (service, start)"
+BY_OPERATION = "CREATE INDEX by_operation ON spans (service, name, kind, start)"
 BY_PLACE = "CREATE INDEX by_place ON spans (id)"
 BODIES = "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB)"
 
@@ -48,7 +50,11 @@ LAYOUTS = (
     Layout("rowid, no index", (ROWID,)),
     Layout("rowid + unique key", (ROWID, BY_KEY)),
     Layout("rowid + unique key + session", (ROWID, BY_KEY, BY_SESSION)),
-    Layout("as it is: and parents of model calls", (ROWID, BY_KEY, BY_SESSION, BY_PARENT)),
+    Layout("rowid + unique key + session + parents of model calls", (ROWID, BY_KEY, BY_SESSION, BY_PARENT)),
+    Layout(
+        "as it is: and service and operation",
+        (ROWID, BY_KEY, BY_SESSION, BY_PARENT, BY_SERVICE, BY_OPERATION),
+    ),
     Layout("  with names as text", (ROWID, BY_KEY, BY_SESSION, BY_PARENT), words=True),
     Layout("  with bodies uncompressed", (ROWID, BY_KEY, BY_SESSION, BY_PARENT), compressed=False),
     Layout("  in pages of 8 KiB", (ROWID, BY_KEY, BY_SESSION, BY_PARENT), page=8192),

@@ -175,7 +175,7 @@ def run_lines(tmp_path: Path) -> Iterator[Any]:
     """Run each line of a block in a process group of its own, which ends with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(lines: str, folder: Path, **env: str) -> None:
+    def run(lines: str, folder: Path) -> None:
         path = f"{folder}{os.pathsep}{os.environ['PATH']}"
         for line in lines.splitlines():
             with (tmp_path / "lines.log").open("ab") as log:
@@ -183,7 +183,7 @@ def run_lines(tmp_path: Path) -> Iterator[Any]:
                     subprocess.Popen(
                         ["bash", "-c", line],
                         cwd=ROOT,
-                        env=clean_environment({"PATH": path, **env}),
+                        env=clean_environment({"PATH": path}),
                         start_new_session=True,
                         stdout=log,
                         stderr=log,
@@ -202,9 +202,15 @@ def test_through_the_collector_jaeger_and_our_backend_get_the_same(programs_of, 
     our_http, our_grpc, jaeger_grpc, jaeger_http = free_addresses(4)
     places = {"127.0.0.1:14318": our_http, "127.0.0.1:14317": our_grpc}
     places |= {"127.0.0.1:24317": jaeger_grpc, "127.0.0.1:24318": jaeger_http}
-    lines = block("collector", places)
+    # The Collector sends where its configuration says without any variable, if others have these ports or not.
+    config = (ROOT / "collector-config/jaeger.yaml").read_text()
+    assert "127.0.0.1:14318" in config
+    for written, real in places.items():
+        config = config.replace(written, real)
+    (tmp_path / "jaeger.yaml").write_text(config)
+    lines = block("collector", {**places, "collector-config/jaeger.yaml": str(tmp_path / "jaeger.yaml")})
     assert len(lines.splitlines()) == 3
-    run_lines(lines, folder, BACKEND_URL=f"http://{our_http}", JAEGER_GRPC=jaeger_grpc)
+    run_lines(lines, folder)
     until(lambda: listens(f"http://{query}/api/services"), "Jaeger is ready", 60)
     until(lambda: listens(f"http://{our_http}/readyz"), "our backend is ready", 60)
     until(lambda: listens(f"http://{collector}/"), "the Collector is ready", 60)
