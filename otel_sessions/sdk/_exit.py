@@ -204,7 +204,8 @@ def end_all(
     without: frozenset[int] = frozenset(),
 ) -> None:
     """End what is open and send what is left, by `deadline` (monotonic s) unless code of others hangs."""
-    until = time.monotonic() + _FOR_ENDING * (deadline - time.monotonic())
+    began = time.monotonic()
+    until = began + max(_UNHURRIED, _FOR_ENDING * (deadline - began))
     with guard("exit"):
         left = end_open(ending, error, without=without, first=ender.first(), until=until)
         if left:
@@ -332,9 +333,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_by_signal(number: int, frame: FrameType | None) -> bool:
-    """Do the work; True if that has to wait, and the signal will come again."""
+    """Do the work; True if there is more to wait for: the signal comes again, or is being handled."""
+    if _hooks.handling:
+        # It comes more than once where a process and its group are sent it, as by timeout(1). What is under
+        # way keeps its deadline, and dies of the first.
+        return True
     ender = _hooks.ender
-    if ender is None or _hooks.handling or not ender.spare.ready:
+    if ender is None or not ender.spare.ready:
         return False
     now = time.monotonic()
     if _hooks.first_signal is None:

@@ -225,7 +225,8 @@ class Runtime:
         if self.closed:
             self._finished.wait(max(0.0, deadline - time.monotonic()))
         else:
-            self.within(deadline, lambda: self.finish(deadline))
+            # The provider shuts its own processors down itself, and is at it just now.
+            self.within(deadline, lambda: self.finish(deadline, with_provider=False))
 
     def within(self, deadline: float, job: Callable[[], None]) -> None:
         """Do `job` in a thread of its own, and wait for it until `deadline` (monotonic s).
@@ -235,7 +236,7 @@ class Runtime:
         if self.spare.within(deadline, job) is None:
             job()
 
-    def finish(self, deadline: float) -> None:
+    def finish(self, deadline: float, *, with_provider: bool = True) -> None:
         """Send what is left until `deadline` (monotonic s), stop, and say what was not delivered.
 
         What is called of others may take longer: who waits for this does so with a deadline.
@@ -247,7 +248,7 @@ class Runtime:
         self.tracer = trace.NoOpTracer()
         # Both threads work at once while we wait for one after the other.
         self.worker.hurry(deadline)
-        others = self.others.flush(self.processors, deadline, with_provider=True)
+        others = self.others.flush(self.processors, deadline, with_provider=with_provider)
         known = self.liveness.stats()
         with guard("liveness"):
             self.liveness.close(deadline)

@@ -135,7 +135,7 @@ def _result(runtime: _provider.Runtime, reason: str | None, lost_before: int) ->
     complete: bool | None = reason is None
     if complete and runtime.hearsay:
         complete = None
-        reason = "spans leave by exporters of others alone, which do not tell what arrived"
+        reason = "spans leave by exporters of others, if at all, which do not tell what arrived"
     return FlushResult(
         complete=complete,
         sent=state.sent,

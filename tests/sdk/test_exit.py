@@ -254,6 +254,20 @@ print('ready', flush=True)
     assert end.attributes[semconv.SPANS_STARTED] == end.attributes[semconv.SPANS_ENDED] == 2
 
 
+def test_a_signal_may_come_more_than_once(start_program: Start, collector: Collector):
+    """As from timeout(1), which sends it to the process and to its group: the first one's work goes on."""
+    process = start_program(PRELUDE + WAIT.format(wait="time.sleep(60)"), collector.env)
+    _ready(process)
+    collector.delay = 0.3
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
+        process.send_signal(number)
+        time.sleep(0.05)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert collector.span("session s").end_reason == "signal"
+    assert collector.span("execute_tool t").attributes[semconv.FORCED_END] is True
+
+
 def test_a_signal_waits_for_no_lock_of_what_it_interrupted(start_program: Start, collector: Collector):
     """A processor of the user's holds its lock just then, and wants it for each span that ends."""
     process = start_program(

@@ -190,6 +190,13 @@ def test_shutdown_does_not_wait_for_an_exporters_own_shutdown(gate: Gate):
     may_end.set()
 
 
+def test_shutdown_ends_what_is_open_however_short_its_time(recorded: Recorded):
+    """It returns at once; the rest is done in a thread."""
+    with otel_sessions.tool("t") as tool:
+        otel_sessions.shutdown(0)
+        _await(lambda: not tool.span.is_recording())
+
+
 def test_ending_spans_never_waits_for_the_exporter(gate: Gate):
     """The exporter hangs; ten thousand spans end all the same, at once."""
     _steps("x")
