@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 from outcomes import Recorded
 from span_collector import Collector
@@ -293,8 +295,11 @@ def test_what_is_recorded_after_the_block_is_counted_and_said_once(
     assert sum("after its end" in message for message in caplog.messages) == 1
 
 
-def test_nothing_is_late_where_nothing_is_recorded():
-    """Without a provider there is nothing to lose."""
+def test_nothing_is_late_where_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch):
+    """What is not sampled has nothing to lose."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    otel_sessions.init(tracer_provider=provider, export=False, signals=False)
     with otel_sessions.model_call("m") as call:
         call.record(input_tokens=7)
     call.record(input_tokens=8)
