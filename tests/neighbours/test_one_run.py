@@ -112,7 +112,7 @@ def test_a_run_is_the_same_in_our_api_in_jaeger_in_our_jaeger_api_and_in_prometh
     """The same spans with ids, parents, kinds, errors and attributes; the same outcomes, tokens and counts."""
     backend, jaeger = start_backend(), start_jaeger()
     collector = start_collector(
-        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_GRPC": jaeger.otlp_grpc}
+        FOLDER / "jaeger.yaml", {"BACKEND_URL": backend.url, "JAEGER_URL": f"http://{jaeger.otlp_http}"}
     )
     prometheus = start_prometheus({"backend": f"{backend.http}/metrics"})
     until(lambda: prometheus.query('up{job="backend"} == 1'), "the first scrape, before anything happened")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,28 +49,21 @@ def test_two_of_a_kind_run_beside_each_other_and_survive_a_kill(start_jaeger, st
 def test_a_failed_test_shows_its_processes_logs_and_leaves_none(request, tmp_path):
     """Whatever a test does, its processes end by their own ids, and say what they had to say."""
     pid = tmp_path / "pid"
-    test = tmp_path / "test_fails.py"
+    test = tmp_path / "inner" / "test_fails.py"
+    test.parent.mkdir()
     test.write_text(FAILING.format(pid=str(pid)))
-    done = pytester_run(request.config.rootpath, test)
-    assert "1 failed" in done
+    done = run_pytest(request.config.rootpath, test)
+    assert "1 failed" in done, done
     assert "log of jaeger" in done
     assert not runs(int(pid.read_text()))
 
 
-def pytester_run(root: Path, test: Path) -> str:
+def run_pytest(root: Path, test: Path) -> str:
     """Run one test file in a pytest of its own, with the fixtures of this folder."""
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "neighbours", "-p", "conftest"]
-    command += [
-        "-p",
-        "no:randomly",
-        "-p",
-        "no:cacheprovider",
-        f"--rootdir={root}",
-        "-c",
-        root / "pyproject.toml",
-        test,
-    ]
-    paths = os.pathsep.join(map(str, (here, here.parent)))
-    env = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=100).stdout
+    shutil.copy(here / "conftest.py", test.parent)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "neighbours", "-p", "no:randomly"]
+    command += ["-p", "no:cacheprovider", f"--rootdir={root}", "-c", root / "pyproject.toml", test]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent)))}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=100)
+    return done.stdout
