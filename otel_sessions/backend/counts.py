@@ -41,7 +41,7 @@ SESSION_SECONDS: Final = (1, 5, 15, 60, 300, 900, 3_600, 4 * 3_600, 24 * 3_600, 
 _NS: Final = 1e9
 
 SumKey = tuple[str, ...]
-"""A sum over sessions, and its labels: ("tokens", model, kind), ("cost", model), ("errors",), …"""
+"""A sum over sessions and its labels: ("tokens", provider, model, kind), ("errors",), …"""
 
 
 class Distribution:
@@ -76,22 +76,25 @@ class Growing:
 
 
 class Labels:
-    """The first values of a label that came, as they are; "other" for what is too much or too odd."""
+    """The first values that came for some labels, as they are; "other" for what is too much or odd."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._known: set[str] = set()
+        self._known: set[tuple[str, ...]] = set()
 
-    def label(self, value: str) -> str:
-        """Return what to count a value under."""
-        if not value:
-            return UNKNOWN
-        if value in self._known:
-            return value
-        if len(self._known) >= self._limit or len(value) > LABEL_LENGTH or not value.isprintable():
-            return OTHER
-        self._known.add(value)
-        return value
+    def shown(self, values: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what to count values under."""
+        known = tuple(value or UNKNOWN for value in values)
+        if known in self._known:
+            return known
+        if len(self._known) >= self._limit or not all(map(_is_plain, known)):
+            return tuple(OTHER for _ in values)
+        self._known.add(known)
+        return known
+
+
+def _is_plain(value: str) -> bool:
+    return len(value) <= LABEL_LENGTH and value.isprintable()
 
 
 class SessionCounts:
@@ -134,12 +137,12 @@ class SessionCounts:
     def _parts(self, sums: Sums) -> Iterator[tuple[SumKey, int]]:
         for name in _PLAIN:
             yield (name,), getattr(sums, name)
-        for model, used in sums.used.items():
-            label = self._models.label(model)
-            yield ("tokens", label, "input"), used.input
-            yield ("tokens", label, "output"), used.output
-            yield ("tokens", label, "cached"), used.cached
-            yield ("cost", label), used.cost
+        for served, used in sums.used.items():
+            labels = self._models.shown(served)
+            yield ("tokens", *labels, "input"), used.input
+            yield ("tokens", *labels, "output"), used.output
+            yield ("tokens", *labels, "cached"), used.cached
+            yield ("cost", *labels), used.cost
 
 
 class WriteCounts:

@@ -66,6 +66,7 @@ def decode_log(log: LogMessage, emitter: str, source: Source, ordinal: int, dige
         service=source.service,
         hint=hint(slots, source),
         model=plain_model(model) if model else None,
+        provider=(values.get("provider") or "").lower() or None if category == "model" else None,
         input_tokens=used.input,
         output_tokens=used.output,
         cached_tokens=used.cached,

@@ -92,6 +92,7 @@ def decode_span(
         task_state=values.get("task_state"),
         agent=_agent(values, category),
         model=_model(values, category),
+        provider=_provider(values) if category in _USED else None,
         tool=values.get("tool") or (values.get("entity") if category == "tool" else None),
         input_tokens=used.input,
         output_tokens=used.output,
@@ -147,6 +148,11 @@ def _category(slots: Slots, emitter: str, name: str, *, is_root: bool) -> str:
 
 def _agent(values: dict[str, Any], category: str) -> str | None:
     return values.get("agent") or (values.get("entity") if category == "agent" else None)
+
+
+def _provider(values: dict[str, Any]) -> str | None:
+    # Conventions and their elders differ in the case of the same names.
+    return str(values.get("provider") or "").lower() or None
 
 
 def _model(values: dict[str, Any], category: str) -> str | None:

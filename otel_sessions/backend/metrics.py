@@ -71,15 +71,20 @@ METRICS: Final = (
         "From start to end, of sessions that were seen to end",
     ),
     Metric("otel_sessions_sessions_incomplete", _GAUGE, "Sessions stored of which spans are missing"),
-    Metric("otel_sessions_tokens_total", _COUNTER, "Tokens of model calls", ("model", "direction")),
+    Metric(
+        "otel_sessions_tokens_total", _COUNTER, "Tokens of model calls", ("provider", "model", "direction")
+    ),
     Metric(
         "otel_sessions_cached_tokens_total",
         _COUNTER,
         "Input tokens read from a prompt cache",
-        ("model",),
+        ("provider", "model"),
     ),
     Metric(
-        "otel_sessions_cost_usd_total", _COUNTER, "Cost of model calls, where senders tell it", ("model",)
+        "otel_sessions_cost_usd_total",
+        _COUNTER,
+        "Cost of model calls, where senders tell it",
+        ("provider", "model"),
     ),
     Metric("otel_sessions_model_calls_total", _COUNTER, "Model calls"),
     Metric("otel_sessions_tool_calls_total", _COUNTER, "Tool calls"),
@@ -204,8 +209,10 @@ def _sessions(counts: SessionCounts) -> dict[str, Samples]:
     return {
         "otel_sessions_sessions_ended_total": dict(counts.ended),
         "otel_sessions_sessions_lost_total": _one(counts.lost),
-        "otel_sessions_tokens_total": {key: n for key, n in tokens.items() if key[1] != "cached"},
-        "otel_sessions_cached_tokens_total": {key[:1]: n for key, n in tokens.items() if key[1] == "cached"},
+        "otel_sessions_tokens_total": {key: n for key, n in tokens.items() if key[-1] != "cached"},
+        "otel_sessions_cached_tokens_total": {
+            key[:-1]: n for key, n in tokens.items() if key[-1] == "cached"
+        },
         "otel_sessions_cost_usd_total": {key[1:]: n / 1e9 for key, n in shown.items() if key[0] == "cost"},
         "otel_sessions_model_calls_total": _one(shown["model_calls",]),
         "otel_sessions_tool_calls_total": _one(shown["tool_calls",]),

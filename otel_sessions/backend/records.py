@@ -129,6 +129,7 @@ class SpanRecord:
     task_state: str | None = None  # on task spans only
     agent: str | None = None
     model: str | None = None
+    provider: str | None = None  # who serves the model, in lower case
     tool: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -157,6 +158,7 @@ class LogRecord:
     service: str = ""
     hint: SessionHint | None = None
     model: str | None = None
+    provider: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
@@ -401,7 +403,7 @@ class Sums(NamedTuple):  # one for each session that a commit touches, so it is 
     model_calls: int
     tool_calls: int
     dropped: int  # spans that the senders say they gave up
-    used: Mapping[str, Used]  # by model; "" is one that nobody names
+    used: Mapping[tuple[str, str], Used]  # by provider and model; "" is one that nobody names
 
 
 class SumsChange(NamedTuple):

@@ -151,6 +151,13 @@ TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
         "GC:model",
     ),
     "response_model": (semconv.GEN_AI_RESPONSE_MODEL, "llm.response.model_name", "llm.response.model"),
+    "provider": (
+        semconv.GEN_AI_PROVIDER_NAME,
+        "gen_ai.system",
+        "llm.provider",
+        "llm.system",
+        "ai.model.provider",
+    ),
     "tool": (
         semconv.GEN_AI_TOOL_NAME,
         "tool.name",

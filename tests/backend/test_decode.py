@@ -473,3 +473,14 @@ def _varint(number: int) -> bytes:
         digits.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*digits, number])
+
+
+@pytest.mark.parametrize(
+    "key", ["gen_ai.provider.name", "gen_ai.system", "llm.provider", "ai.model.provider"]
+)
+def test_who_serves_a_model_is_known_by_elder_names_too(key: str) -> None:
+    """In lower case, and of calls only."""
+    call = {"gen_ai.operation.name": "chat", key: "OpenAI"}
+    assert decoded_span(span(1, attributes=call)).provider == "openai"
+    tool = {"gen_ai.operation.name": "execute_tool", key: "OpenAI"}
+    assert decoded_span(span(2, attributes=tool)).provider is None

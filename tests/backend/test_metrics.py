@@ -7,7 +7,6 @@ import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -157,7 +156,7 @@ def _usage(model: str, tokens: int, cached: int = 0) -> dict[str, object]:
     used = {"gen_ai__usage__input_tokens": tokens, "gen_ai__usage__output_tokens": tokens}
     if cached:
         used["gen_ai__usage__cache_read__input_tokens"] = cached
-    return {**CHAT, "gen_ai__request__model": model, **used}
+    return {**CHAT, "gen_ai__request__model": model, "gen_ai__provider__name": "OpenAI", **used}
 
 
 # --- what the numbers say -----------------------------------------------------------------------------------
@@ -173,7 +172,7 @@ def test_what_is_stored_survives_a_restart_and_what_is_counted_begins_anew(start
     before = samples(scraped(backend))
     assert before["otel_sessions_sessions_ended_total,end_reason=completed,outcome=ok"] == 1
     assert before["otel_sessions_session_duration_seconds_count"] == 1
-    assert before["otel_sessions_tokens_total,direction=input,model=gpt"] == 7
+    assert before["otel_sessions_tokens_total,direction=input,model=gpt,provider=openai"] == 7
     assert before["otel_sessions_span_errors_total"] == 1
     backend.stop()
     backend.start()
@@ -191,7 +190,7 @@ def test_what_is_stored_survives_a_restart_and_what_is_counted_begins_anew(start
     send(backend, "/v1/traces", traces([orphan]))
     again = samples(scraped(backend))
     assert again["otel_sessions_sessions_ended_total,end_reason=completed,outcome=ok"] == 0
-    assert "otel_sessions_tokens_total,direction=input,model=gpt" not in again
+    assert "otel_sessions_tokens_total,direction=input,model=gpt,provider=openai" not in again
     assert again["otel_sessions_spans_duplicate_total"] == 1
 
 
@@ -307,22 +306,25 @@ def test_a_distribution_counts_each_value_in_the_first_bucket_that_holds_it(
     assert sum(spread.counts) == len(values)
 
 
-@given(st.lists(st.text(), max_size=40))
-def test_labels_are_few_and_always_the_same(values: Iterable[str]) -> None:
-    """Whatever comes, a value that was taken once stays what it was."""
+@given(st.lists(st.tuples(st.text(max_size=3), st.text()), max_size=40))
+def test_labels_are_few_and_always_the_same(values: list[tuple[str, str]]) -> None:
+    """Whatever comes, values that were taken once stay what they were."""
     labels = Labels(5)
-    first = {value: labels.label(value) for value in values}
-    assert len(set(first.values()) - {"other", "unknown"}) <= 5
-    for value, label in first.items():
-        if label == value:
-            assert labels.label(value) == value
+    first = {value: labels.shown(value) for value in values}
+    assert len(set(first.values()) - {("other", "other")}) <= 5
+    for value, shown in first.items():
+        if shown != ("other", "other"):
+            assert shown == (value[0] or "unknown", value[1] or "unknown")
+            assert labels.shown(value) == shown
 
 
 def sums(state: str = "running", tokens: int = 0, **more: object) -> Sums:
     """Make the sums of a session that used one model."""
     values = {"outcome": None, "end_reason": None, "duration": None}
     numbers = dict.fromkeys(("errors", "model_calls", "tool_calls", "dropped"), 0)
-    return Sums(**{**values, **numbers, "state": state, "used": {"gpt": Used(tokens, 0, 0, 0)}, **more})
+    return Sums(
+        **{**values, **numbers, "state": state, "used": {("openai", "gpt"): Used(tokens, 0, 0, 0)}, **more}
+    )
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -331,7 +333,7 @@ def test_what_moves_from_session_to_session_is_counted_once(order: int) -> None:
     counts = SessionCounts()
     counts.note([SumsChange(None, sums(tokens=5))])
     counts.note([SumsChange(sums(tokens=5), None), SumsChange(None, sums(tokens=6))][::order])
-    assert counts.sums["tokens", "gpt", "input"].shown == 6
+    assert counts.sums["tokens", "openai", "gpt", "input"].shown == 6
 
 
 def test_an_end_is_counted_once_however_much_is_learned_of_it_later() -> None:
@@ -365,5 +367,5 @@ def test_what_an_older_version_stored_is_not_counted_as_new(tmp_path: Path) -> N
     counts = SessionCounts()
     counts.note(store.append([call(2)]).sums)
     store.close()
-    assert counts.sums["tokens", "unknown", "input"].shown == 5
+    assert counts.sums["tokens", "unknown", "unknown", "input"].shown == 5
     assert counts.sums["model_calls",].shown == 1

@@ -58,7 +58,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         conn.execute("PRAGMA user_version = 99")
     conn.close()
     before = file.read_bytes()
-    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 2\b"):
+    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 3\b"):
         SqliteStore(tmp_path)
     assert file.read_bytes() == before
 

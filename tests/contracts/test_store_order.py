@@ -67,6 +67,7 @@ def spans(draw: st.DrawFn) -> SpanRecord:
         task_id=draw(st.none() | st.sampled_from(("t1", "t2"))),
         agent=draw(st.none() | st.sampled_from(("ada", "bea"))),
         model=draw(st.none() | st.sampled_from(("big", "small"))),
+        provider=draw(st.none() | st.just("acme")),
         input_tokens=draw(counts),
         output_tokens=draw(counts),
         cost=draw(st.none() | st.sampled_from((0.25, 1.5))),

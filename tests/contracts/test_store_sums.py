@@ -73,17 +73,18 @@ def only(changes: tuple[SumsChange, ...]) -> SumsChange:
     return change
 
 
-def test_tokens_are_told_by_model_and_kind(store: Store) -> None:
-    """By the model that made them; what no model is named for is told too."""
+def test_tokens_are_told_by_provider_model_and_kind(store: Store) -> None:
+    """By who served which model; what no model is named for is told too."""
     before, after = only(store.append([traces(chat(1, tokens=5), chat(2, tokens=7))]).sums)
     assert before is None
     assert after is not None
-    assert after.used == {"gpt": Used(input=12, output=12, cached=0, cost=0)}
-    nameless = span(3, gen_ai__operation__name="chat", gen_ai__usage__output_tokens=2)
+    assert after.used == {("", "gpt"): Used(input=12, output=12, cached=0, cost=0)}
+    usage = {"gen_ai__operation__name": "chat", "gen_ai__usage__output_tokens": 2}
+    nameless = span(3, gen_ai__provider__name="ACME", **usage)
     before, after = only(store.append([traces(nameless)]).sums)
     assert before is not None
     assert after is not None
-    assert after.used == {**before.used, "": Used(input=0, output=2, cached=0, cost=0)}
+    assert after.used == {**before.used, ("acme", ""): Used(input=0, output=2, cached=0, cost=0)}
 
 
 def test_a_call_that_its_outer_span_tells_too_is_told_once(store: Store) -> None:
@@ -92,8 +93,8 @@ def test_a_call_that_its_outer_span_tells_too_is_told_once(store: Store) -> None
     before, after = only(store.append([traces(chat(2, tokens=4, parent=1))]).sums)
     assert before is not None
     assert after is not None
-    assert before.used["gpt"].input == 5
-    assert after.used["gpt"].input == 4
+    assert before.used["", "gpt"].input == 5
+    assert after.used["", "gpt"].input == 4
 
 
 def test_models_beyond_the_listed_are_one(store: Store) -> None:
@@ -108,7 +109,7 @@ def test_models_beyond_the_listed_are_one(store: Store) -> None:
     assert after is not None
     assert len(after.used) <= 21
     assert sum(used.input for used in after.used.values()) == 1_000
-    assert after.used["other"].input == 980
+    assert after.used["other", "other"].input == 980
 
 
 def test_an_ended_session_tells_how_it_ended_and_how_long_it_was(store: Store) -> None:

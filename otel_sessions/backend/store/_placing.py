@@ -29,8 +29,8 @@ SpanArrival = tuple[int, SpanRecord, int]
 """A row id, what goes there, and the number of its session."""
 LogArrival = tuple[int, LogRecord, "int | None"]
 
-_INSERT_SPAN: Final = f"INSERT OR IGNORE INTO spans ({SPAN_COLUMNS}) VALUES ({','.join('?' * 32)})"
-_INSERT_LOG: Final = f"INSERT OR IGNORE INTO logs ({LOG_COLUMNS}) VALUES ({','.join('?' * 18)})"
+_INSERT_SPAN: Final = f"INSERT OR IGNORE INTO spans ({SPAN_COLUMNS}) VALUES ({','.join('?' * 33)})"
+_INSERT_LOG: Final = f"INSERT OR IGNORE INTO logs ({LOG_COLUMNS}) VALUES ({','.join('?' * 19)})"
 _COPY: Final = f"SELECT {SPAN_COLUMNS} FROM spans WHERE trace_id = ? AND span_id = ?"
 
 

@@ -40,7 +40,8 @@ NESTED: Final = 1 << 18  # a model call that another one beside it in the tree a
 SPAN_COLUMNS: Final = (
     "id, session, revision, trace_id, span_id, parent_id, name, kind, category, start, duration, status,"
     " flags, size, service, task, task_name, task_parent, task_state, agent, model, tool, input_tokens,"
-    " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome, failure"
+    " output_tokens, cached_tokens, cost, user, conversation, session_name, title, outcome, failure,"
+    " provider"
 )
 ROW_COLUMNS: Final = (
     "trace_id, span_id, parent_id, name, kind, category, start, duration, status, flags, service, task,"
@@ -48,7 +49,7 @@ ROW_COLUMNS: Final = (
 )
 LOG_COLUMNS: Final = (
     "id, session, digest, trace_id, span_id, time, severity, flags, category, event_name, service, model,"
-    " input_tokens, output_tokens, cached_tokens, cost, user, tool"
+    " input_tokens, output_tokens, cached_tokens, cost, user, tool, provider"
 )
 
 _CATEGORY_NO: Final = {category: no for no, category in enumerate(CATEGORIES)}
@@ -116,6 +117,7 @@ def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Num
         no[span.title],
         no[span.outcome],
         no[span.failure],
+        no[span.provider],
     )
 
 
@@ -154,6 +156,7 @@ def span_record(row: Sequence[Any], word: Word) -> SpanRecord:
         title=word(row[29]),
         outcome=word(row[30]),
         failure=word(row[31]),
+        provider=word(row[32]),
     )
 
 
@@ -232,6 +235,7 @@ def log_row(log: LogRecord, row_id: int, session: int | None, no: Numbers) -> tu
         nano(log.cost),
         no[log.user_id],
         no[log.tool],
+        no[log.provider],
     )
 
 
@@ -255,6 +259,7 @@ def log_record(row: Sequence[Any], word: Word) -> LogRecord:
         cost=None if row[15] is None else row[15] / _NANO,
         user_id=word(row[16]),
         tool=word(row[17]),
+        provider=word(row[18]),
     )
 
 

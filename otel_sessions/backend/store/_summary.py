@@ -171,7 +171,7 @@ def _source(tally: Tally, value: str, known: str) -> Usage:
     return max((tally.span_usage, tally.log_usage), key=attrgetter(known, value))
 
 
-def used_by_model(tally: Tally) -> dict[str, Used]:
+def used_by_model(tally: Tally) -> dict[tuple[str, str], Used]:
     """Return what each model used; of each kind, from where the session's own sum is (`_source`)."""
     if not tally.log_usage_by_model:
         by_model = tally.span_usage_by_model

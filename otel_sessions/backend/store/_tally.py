@@ -24,7 +24,7 @@ TOOLS_LISTED: Final = 100
 """How many tools it names: whoever connects a few MCP servers has dozens."""
 
 OTHER: Final = "other"
-"""Stands for all models beyond those, where usage is summed by model."""
+"""Stands for all models beyond those, and for who serves them, where usage is summed by model."""
 
 _LATE: Final = int(Flag.LATE)
 _ROOT, _CHILD, _LOG = 0, 1, 2  # who knows a session's service best
@@ -61,6 +61,8 @@ class Usage:
 
 
 Dated = tuple[int, str]
+Served = tuple[str, str]
+"""Who serves a model, and the model; "" where nobody tells."""
 Sign = tuple[int, str, str]
 """When a call said how its turn goes, what it said, and why; "" where it does not tell."""
 
@@ -96,8 +98,8 @@ class Tally:
     agents: dict[str, int] = field(default_factory=dict[str, int])  # name -> first start
     models: dict[str, int] = field(default_factory=dict[str, int])
     tools: dict[str, int] = field(default_factory=dict[str, int])
-    span_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
-    log_usage_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
+    span_usage_by_model: dict[Served, Usage] = field(default_factory=dict[Served, Usage])
+    log_usage_by_model: dict[Served, Usage] = field(default_factory=dict[Served, Usage])
 
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Add spans that were just stored, or that came from another session."""
@@ -211,7 +213,7 @@ class Tally:
             self.signs = dict(sorted(self.signs.items(), key=lambda item: item[1])[-LISTED:])
         sums = (_usage(self.span_usage), _usage(self.log_usage))
         by_model = (
-            {model: _usage(usage) for model, usage in usages.items()}
+            [(*served, *_usage(usage)) for served, usage in usages.items()]
             for usages in (self.span_usage_by_model, self.log_usage_by_model)
         )
         return _encode([*_plain(self), *sums, *by_model, self.tools])
@@ -225,12 +227,11 @@ class Tally:
         for name, value in zip(_PLAIN, plain, strict=True):
             setattr(tally, name, tuple(value) if isinstance(value, list) else value)
         tally.signs = {trace: (at, sign, why) for trace, (at, sign, why) in tally.signs.items()}
-        # The first versions did not sum by model, and knew no tools.
         for known, usages in zip(
-            (tally.span_usage_by_model, tally.log_usage_by_model), rest[2:4], strict=False
+            (tally.span_usage_by_model, tally.log_usage_by_model), rest[2:4], strict=True
         ):
-            known.update((model, Usage(*sums)) for model, sums in usages.items())
-        tally.tools.update(*rest[4:5])
+            known.update({(provider, model): Usage(*sums) for provider, model, *sums in usages})
+        tally.tools.update(rest[4])
         return tally
 
 
@@ -259,6 +260,7 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
         (old.conversation_id, new.conversation_id),
         (old.agent, new.agent),
         (old.model, new.model),
+        (old.provider, new.provider),
         (old.tool, new.tool),
         (old.session_name, new.session_name),
         (old.title, new.title),
@@ -275,14 +277,14 @@ def hides(old: SpanRecord, new: SpanRecord) -> bool:
     )
 
 
-def _add_by_model(usages: dict[str, Usage], record: SpanRecord | LogRecord, sign: int) -> None:
+def _add_by_model(usages: dict[Served, Usage], record: SpanRecord | LogRecord, sign: int) -> None:
     """Add usage to that of its model, or take it back; whether a model has a sum of its own never changes."""
     if (record.input_tokens, record.output_tokens, record.cached_tokens, record.cost) == _NOTHING_USED:
         return
-    model = record.model or ""
-    if model not in usages and len(usages) >= LISTED:
-        model = OTHER
-    usages.setdefault(model, Usage()).add(record, sign)
+    served = record.provider or "", record.model or ""
+    if served not in usages and len(usages) >= LISTED:
+        served = OTHER, OTHER
+    usages.setdefault(served, Usage()).add(record, sign)
 
 
 def _end(span: SpanRecord) -> tuple[Any, ...]:

@@ -133,8 +133,6 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_by_start ON sessions (started_at, id);
 CREATE INDEX sessions_by_state ON sessions (state, started_at, id);
 CREATE INDEX sessions_by_session_id ON sessions (session_id) WHERE session_id IS NOT NULL;
--- Few rows as a rule: what is counted here without a look at the others.
-CREATE INDEX sessions_incomplete ON sessions (missing_spans) WHERE missing_spans > 0;
 CREATE INDEX sessions_without_run ON sessions (last_seen_at) WHERE state = '';
 
 CREATE TABLE session_counts (state TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
