@@ -122,6 +122,9 @@ def for_session() -> Runtime | None:
     if runtime is not None and runtime.closed:
         say_once("closed", "otel_sessions: sessions are not recorded after shutdown(); call init() again")
         return None
+    if runtime is not None and not runtime.spare.ready:
+        # The process had too many threads at set-up, or is a forked child.
+        runtime.ready()
     return runtime
 
 

@@ -325,6 +325,19 @@ def test_a_thread_that_could_not_start_is_tried_again(gate: Gate, monkeypatch: p
     worker.stop(time.monotonic() + 10)
 
 
+def test_threads_that_could_not_start_are_tried_again_by_the_next_session(monkeypatch: pytest.MonkeyPatch):
+    """The process had too many when it set tracing up; its sessions leave by themselves all the same."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    provider, exporter = TracerProvider(shutdown_on_exit=False), Gate()
+    exporter.go_on.set()
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", _no_thread)
+        otel_sessions.init(tracer_provider=provider, exporter=exporter)
+    with otel_sessions.session("s"):
+        pass
+    assert exporter.entered.wait(20)
+
+
 def test_a_worker_without_a_thread_can_be_stopped(monkeypatch: pytest.MonkeyPatch):
     """At exit it counts what is left, and there is nothing to wait for."""
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("a")
