@@ -37,9 +37,10 @@ def found(store: Store, *words: str, limit: int = 2, **query: object) -> list[Hi
 
 
 def fill(store: Store, count: int) -> None:
-    """Store sessions s-00, s-01, … of which some know their cost, their user, their tokens and some do not."""
+    """Store sessions s-00, s-01, … of which some know their cost, user, tokens or failure and some do not."""
     for no in range(count):
         more = {} if no % 3 else {"user__id": f"u{no % 2}", "gen_ai__usage__cost": float(no % 5)}
+        more |= {"error": True, "error__type": f"E{no % 2}"} if no % 4 == 1 else {}
         store.append([traces(chat(no + 1, f"s-{no:02}", no % 4 or None, trace=no + 1, at=no // 2, **more))])
 
 

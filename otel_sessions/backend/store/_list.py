@@ -24,7 +24,7 @@ _NULLABLE: Final = frozenset(
     {
         "session_id", "name", "title", "service", "user_id", "conversation_id", "waiting_for", "outcome",
         "end_reason", "ended_at", "turns", "input_tokens", "output_tokens", "cached_tokens", "cost",
-        "missing_spans",
+        "missing_spans", "error", "last_ended_at",
     }
 )  # fmt: skip
 _SORTABLE: Final = frozenset(SessionRecord.__slots__) - {"agents", "models", "tools", "state"}
