@@ -316,9 +316,9 @@ function Row({ id, longest }) {
           s,
         )} /></b>${s.session_id === null
           ? html`<span class="tag kind" title="These spans bear no session id: their trace is the session">trace</span>`
-          : null}${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}${s.error
+          : null}${s.error
           ? html`<span class="title why" title=${s.error}><${Text} value=${firstLine(s.error)} /></span>`
-          : null}</a></td>
+          : null}${title ? html`<span class="title"><${Text} value=${title} /></span>` : null}</a></td>
       <td role="cell" class="wide">${s.service
         ? html`<span class="tag"><${Text} value=${s.service} /></span>`
         : html`<${Unknown} />`}</td>
