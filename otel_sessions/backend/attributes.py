@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
@@ -132,17 +133,6 @@ def _as_reason(value: Any) -> str | None:
     return _as_text(value[0] if isinstance(value, list) and value else value)
 
 
-def _like(convert: Callable[[Any], Any], pattern: str) -> Callable[[Any], Any]:
-    """Read only what a text holds that looks like this."""
-    search = re.compile(pattern).fullmatch
-
-    def read(value: Any) -> Any:
-        found = search(value) if isinstance(value, str) else None
-        return None if found is None else convert(found[1])
-
-    return read
-
-
 _MAX_DIGITS: Final = 18  # more is no count of anything, and would not fit 64 bits
 
 
@@ -191,6 +181,10 @@ _EMPTY_TEXT: Final = AnyValue(string_value="")
 # --- Compiled tables: one dictionary look-up an attribute ---------------------------------------------
 
 
+def _reader_of(convert: Callable[[Any], Any], pattern: str | None, path: str) -> Reader:
+    return _reader(convert, path) if pattern is None else _pattern_reader(convert, pattern)
+
+
 def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
     if path:
         return _path_reader(convert, path.split("."))
@@ -209,6 +203,18 @@ def _path_reader(convert: Callable[[Any], Any], path: list[str]) -> Reader:
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
         return None if found is None else convert(found)
+
+    return read
+
+
+def _pattern_reader(convert: Callable[[Any], Any], pattern: str) -> Reader:
+    """Read only what a text holds that looks like this."""
+    match = re.compile(pattern).fullmatch
+
+    def read(value: AnyValue) -> Any:
+        text = value.string_value
+        found = match(text) if text else None
+        return None if found is None else convert(found[1])
 
     return read
 
@@ -244,7 +250,7 @@ def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
         for slot, keys in slots.items():
             for rank, key in enumerate(keys):
                 chosen = _as_reason if slot == "finish" else _conversion(convert, emitter, key)
-                add(slot, rank, key, lambda path, chosen=chosen: _reader(chosen, path))
+                add(slot, rank, key, partial(_reader_of, chosen, PATTERNS.get((emitter, key))))
     for rank, (key, kinds) in enumerate(KINDS.items()):
         add("kind", rank, key, lambda _path, kinds=kinds: _kind_reader(kinds))
     for key in CONTENTS:
@@ -259,8 +265,6 @@ def _compile(emitter: str) -> dict[str, tuple[Entry, ...]]:
 def _conversion(convert: Callable[[Any], Any], emitter: str, key: str) -> Callable[[Any], Any]:
     if emitter == "AS" and convert is _as_id:
         return _as_quoted_id
-    if (emitter, key) in PATTERNS:
-        return _like(convert, PATTERNS[emitter, key])
     placeholder = PLACEHOLDERS.get((emitter, key))
     return convert if placeholder is None else _without(convert, placeholder)
 
