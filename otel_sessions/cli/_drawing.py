@@ -135,8 +135,11 @@ def state(session: Mapping[str, Any]) -> Text:
         glyph, word, style = _OUTCOMES.get(str(session.get("outcome")), (glyph, word, style))
         reason = str(session.get("end_reason") or "").replace("_", " ")
         detail = reason if reason not in ("", "completed", "error", word) else None
-    elif session.get("outcome"):  # without life cycle events a session never ends, but its spans may tell
+    # Without life cycle events a session never ends, but its spans may tell how its last turn went.
+    elif session.get("outcome"):
         detail = session["outcome"]
+    elif word in ("running", "idle") and session.get("waiting_for"):
+        detail = f"needs {session['waiting_for']}"
     text = Text(f"{glyph} {word}", style=style)
     return text.append(f" ({clean(str(detail))})", style="default") if detail else text
 
@@ -165,6 +168,8 @@ def session_list(sessions: Sequence[Mapping[str, Any]], now: int) -> Table:
 def session_summary(session: Mapping[str, Any], now: int) -> Iterator[Text]:
     """Draw what is known of a session as a whole: a line or more."""
     yield Text.assemble(state(session), "  ", (label(session), "bold"))
+    if session.get("error"):
+        yield Text(f"  ! {clean(str(session['error']))}", style="red")
     facts = [
         f"id {session['id']}",
         str(session.get("service") or ""),

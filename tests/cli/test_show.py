@@ -145,6 +145,8 @@ def test_any_parents_give_one_line_each(parents):
         ({"state": "stale"}, "◌ stale"),
         ({"state": "lost"}, "✕ lost"),
         ({"state": "idle"}, "– idle"),  # noqa: RUF001 - as the page draws it
+        ({"state": "idle", "outcome": "error"}, "– idle (error)"),  # noqa: RUF001
+        ({"state": "running", "phase": "waiting", "waiting_for": "approval"}, "● running (needs approval)"),
         ({"state": "ended", "outcome": "ok", "end_reason": "completed"}, "✓ completed"),
         ({"state": "ended", "outcome": "error", "end_reason": "timeout"}, "! failed (timeout)"),
         ({"state": "ended", "outcome": "cancelled", "end_reason": "signal"}, "⊘ cancelled (signal)"),
@@ -183,6 +185,13 @@ def test_a_silent_session_tells_when_it_was_last_seen():
     """How long nothing came is what a reader wants to know of a stale, lost or idle one."""
     heard = str(NOW - 90 * SECOND)
     assert "1 min 30 s ago" in drawn(*session_summary(session(state="lost", last_seen_at=heard), NOW))
+
+
+def test_a_failed_session_tells_why():
+    """On one line, whatever the error's text holds."""
+    failed = session(state="ended", outcome="error", error="ValueError: no\x1b[2J\n  at x")
+    assert "\n  ! ValueError: no\N{REPLACEMENT CHARACTER}[2J   at x\n" in drawn(*session_summary(failed, NOW))
+    assert "!" not in drawn(*session_summary(session(error=None), NOW))
 
 
 def test_the_timeline_tells_what_happened():
