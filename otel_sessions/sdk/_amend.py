@@ -21,24 +21,30 @@ from otel_sessions import semconv
 if TYPE_CHECKING:
     from otel_sessions.sdk._context import Place
 
-__all__ = ["amended"]
+__all__ = ["amended", "missing"]
 
 
 def amended(span: ReadableSpan, place: Place | None, *, late: bool) -> ReadableSpan:
     """Return `span`, or a copy that bears its session, its lateness and the process it ran in."""
+    more = missing(span, place, late=late)
+    resource = _resource_here(span.resource)
+    if not more and resource is span.resource:
+        return span
+    return _copy(span, {**(span.attributes or {}), **more}, resource)
+
+
+def missing(span: ReadableSpan, place: Place | None, *, late: bool) -> dict[str, Any]:
+    """Return the attributes that `span` has to bear besides its own, or in their place."""
     attributes = span.attributes or {}
-    missing: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if place is not None:
-        missing = {name: value for name, value in place.stamp.items() if name not in attributes}
+        more = {name: value for name, value in place.stamp.items() if name not in attributes}
         session_id = attributes.get(semconv.SESSION_ID)
         if session_id != place.session_id and place.root is not None and place.root.bears(session_id):
-            missing[semconv.SESSION_ID] = place.root.session_id
+            more[semconv.SESSION_ID] = place.root.session_id
     if late and semconv.LATE not in attributes:
-        missing[semconv.LATE] = True
-    resource = _resource_here(span.resource)
-    if not missing and resource is span.resource:
-        return span
-    return _copy(span, {**attributes, **missing}, resource)
+        more[semconv.LATE] = True
+    return more
 
 
 def _copy(span: ReadableSpan, attributes: dict[str, Any], resource: Resource) -> ReadableSpan:

@@ -58,10 +58,10 @@ class Ledger:
         return late
 
     @critical
-    def lost(self) -> None:
-        """Count a span that will never arrive."""
+    def lost(self, spans: int = 1) -> None:
+        """Count spans that will never arrive."""
         with self.lock:
-            self.dropped += 1
+            self.dropped += spans
 
 
 class Ledgers:
