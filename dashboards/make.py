@@ -139,10 +139,17 @@ SESSIONS = (
         ),
         Panel(
             "Input from the cache",
-            "Input tokens that came from a prompt cache, a second and by model.",
+            "Which share of the input tokens came from a prompt cache, by model.",
             LINES,
-            "short",
-            (Query(_rate("otel_sessions_cached_tokens_total", "model"), "{{model}}"),),
+            "percentunit",
+            (
+                Query(
+                    _rate("otel_sessions_cached_tokens_total", "model")
+                    + " / "
+                    + _rate("otel_sessions_tokens_total", "model", 'direction="input"'),
+                    "{{model}}",
+                ),
+            ),
         ),
     ),
     (

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from backend_process import BackendProcess
 
 from otel_sessions.backend.metrics import METRICS
 
@@ -248,6 +250,15 @@ def test_the_data_sources_are_those_that_the_dashboards_and_traces_need() -> Non
     assert sources["jaeger"]["url"].endswith(":4318/jaeger")
     config = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())
     assert sources["prometheus"]["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
+
+
+def test_the_backend_answers_where_grafana_looks_for_a_jaeger(backend: BackendProcess) -> None:
+    """The path of the data source, and the call by which Grafana tests one."""
+    provisioned = yaml.safe_load((FOLDER / "provisioning/datasources/otel-sessions.yaml").read_text())
+    (url,) = (source["url"] for source in provisioned["datasources"] if source["type"] == "jaeger")
+    status, _, body = backend.exchange("GET", f"{urlsplit(url).path}/api/services")
+    assert status == 200
+    assert "data" in json.loads(body)
 
 
 def test_the_dashboards_are_provisioned_from_files() -> None:
