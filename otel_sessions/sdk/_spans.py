@@ -51,7 +51,8 @@ class SpanBlock:
     """A block with a span of its own, which is current inside.
 
     It may be entered any number of times, also at once, in several threads or tasks: each entry has a span
-    of its own. What is told to the block is told to the entry of the context that tells it.
+    of its own. What is told to the block is told to the entry of the context that tells it. An exception that
+    leaves it makes the span an ERROR, with 16 Ki characters of its text and 64 Ki of its stack trace.
     """
 
     __slots__ = ("_attributes", "_early", "_entries", "_kind", "_left", "_name")
