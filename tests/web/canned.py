@@ -200,6 +200,9 @@ class CannedBackend:
     transcripts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     spans: dict[str, dict[str, Any]] = field(default_factory=dict)  # by span id
     hits: list[dict[str, Any]] = field(default_factory=list)
+    holds_after: int = 0  # a search stops after so many hits until `let_go`
+    search_next: str | None = None
+    fields: list[dict[str, Any]] = field(default_factory=list)
     status: dict[str, Any] = field(default_factory=lambda: {"version": "0", "ingest": {"spans": 0}})
     failing: dict[str, int] = field(default_factory=dict)  # start of a path below /api/v1 -> HTTP status
     delay: float = 0.0  # seconds before every answer
@@ -224,6 +227,7 @@ class CannedBackend:
     async def _serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
+        self._let_go = asyncio.Event()
         app = web.Application(middlewares=[self._gate])
         app.add_routes(page_routes(load_assets()))
         app.add_routes(
@@ -234,7 +238,8 @@ class CannedBackend:
                 web.get("/api/v1/sessions/{id}/rows", self._rows),
                 web.get("/api/v1/sessions/{id}/transcript", self._transcript),
                 web.get("/api/v1/spans/{trace}/{span}", self._span),
-                web.get("/api/v1/search", self._search),
+                web.get("/api/v1/search/stream", self._search),
+                web.get("/api/v1/filters", self._filters),
                 web.get("/api/v1/status", self._status),
             ]
         )
@@ -261,6 +266,10 @@ class CannedBackend:
         """End every stream, and refuse new ones until `mend`."""
         self.refused_streams = True
         self._loop.call_soon_threadsafe(self._cut)
+
+    def let_go(self) -> None:
+        """Have a search that was held go on."""
+        self._loop.call_soon_threadsafe(self._let_go.set)
 
     def mend(self) -> None:
         self.refused_streams = False
@@ -333,8 +342,25 @@ class CannedBackend:
         found = self.spans.get(request.match_info["span"])
         return self._answer(found) if found else _problem(404, "No such span", "It may not have arrived yet.")
 
-    async def _search(self, request: web.Request) -> web.Response:
-        return self._answer({"hits": self.hits, "next": None})
+    async def _search(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for no, hit in enumerate(self.hits, 1):
+            share = no / len(self.hits)
+            progress = {"reached": str(now_ns()), "share": share, "chunks": 1, "bytes": 1}
+            for line in ({"hit": {"marks": [], "field": "name", **hit}}, {"progress": progress}):
+                await response.write(json.dumps(line).encode() + b"\n")
+            if no == self.holds_after:
+                await self._let_go.wait()
+        if not self.hits:
+            nothing = {"reached": None, "share": 1, "chunks": 0, "bytes": 0}
+            await response.write(json.dumps({"progress": nothing}).encode() + b"\n")
+        end = {"end": {"next": self.search_next, "event_id": str(len(self._events))}}
+        await response.write(json.dumps(end).encode() + b"\n")
+        return response
+
+    async def _filters(self, request: web.Request) -> web.Response:
+        return self._answer({"fields": self.fields})
 
     async def _status(self, request: web.Request) -> web.Response:
         return self._answer(self.status)

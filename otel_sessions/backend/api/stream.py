@@ -88,15 +88,19 @@ class _Frames:
     def _session(self, event: StreamEvent, record: SessionRecord) -> bytes | None:
         now = self.services.clock.wall()
         idle_before = now - self.services.settings.idle_after
-        if record.id == self.session or self._wants(record, now, idle_before):
+        wanted = self._wants(record, now, idle_before)
+        whole = b""
+        if wanted or record.id == self.session:
+            whole = _encoded(event, {**session_json(record, idle_before=idle_before), "now": ns(now)})
+        if wanted:
             self._unmatched.discard(record.id)
-            return _encoded(event, {**session_json(record, idle_before=idle_before), "now": ns(now)})
+            return whole
         if record.id in self._unmatched:
-            return None
+            return whole or None
         if len(self._unmatched) >= MAX_UNMATCHED:
             self._unmatched.clear()
         self._unmatched.add(record.id)
-        return _encoded(replace(event, name="unmatched"), {"id": record.id})
+        return whole + _encoded(replace(event, name="unmatched"), {"id": record.id})
 
     def _wants(self, record: SessionRecord, now: int, idle_before: int) -> bool:
         state = shown_state(record, idle_before=idle_before)

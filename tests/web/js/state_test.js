@@ -22,6 +22,20 @@ function loaded(sessions, { next = null, states = [] } = {}) {
   return book;
 }
 
+Deno.test("a row that ceases to match goes, or stays marked where somebody reads", () => {
+  const book = loaded([session("a"), session("b"), session("c")]);
+  book.unmatch("a", true);
+  assert.deepEqual([...book.order.value].sort(), ["b", "c"]);
+  book.unmatch("b", false);
+  assert.equal(book.order.value.length, 2);
+  assert.ok(book.off.value.has("b"));
+  book.put(session("b", { revision: 2 }), true);
+  assert.ok(!book.off.value.has("b"));
+  book.put(session("d", { started_at: "2000" }), false);
+  book.unmatch("d", false);
+  assert.deepEqual(book.held.value, []);
+});
+
 Deno.test("any id survives the way into an address and back", () => {
   for (
     const id of ["plain", "a/b", "what?", "#1", "50%", "%2F", "two words", "😀", "a&b=c", "..", "ä\u202e"]

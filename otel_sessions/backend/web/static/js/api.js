@@ -56,6 +56,44 @@ export async function get(address, signal) {
   }
 }
 
+/**
+ * Read an answer that comes line by line, each a JSON value, as it comes.
+ *
+ * @template T
+ * @param {string} address
+ * @param {AbortSignal} signal
+ * @returns {AsyncGenerator<T>}
+ * @throws {RequestError} for everything but an abort
+ */
+export async function* lines(address, signal) {
+  const cut = { title: "The answer was cut short", status: 200, instance: address };
+  let response;
+  try {
+    response = await fetch(address, { signal, headers: { accept: "application/x-ndjson" } });
+  } catch (error) {
+    if (isAbort(error)) throw error;
+    throw new RequestError({ title: "The server cannot be reached", status: 0, instance: address });
+  }
+  if (!response.ok || !response.body) throw new RequestError(await problemOf(response, address));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const parts = (rest + value).split("\n");
+      rest = parts.pop() ?? "";
+      for (const part of parts) yield JSON.parse(part);
+    }
+  } catch (error) {
+    if (isAbort(error) || !(error instanceof TypeError)) throw error;
+    throw new RequestError(cut);
+  } finally {
+    reader.releaseLock();
+  }
+  if (rest) throw new RequestError(cut);
+}
+
 /** @param {unknown} error */
 export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";
@@ -74,13 +112,14 @@ async function problemOf(response, address) {
     title: response.statusText || "The request failed",
     status: response.status,
     instance: address,
+    retryAfter: Number(response.headers.get("retry-after")) || undefined,
   };
   if (!/json/.test(response.headers.get("content-type") ?? "")) return fallback;
   const body = await response.json().catch(() => null);
   return body && typeof body.title === "string" ? { ...fallback, ...body } : fallback;
 }
 
-const EVENTS = ["session", "rows", "gone", "reset"];
+const EVENTS = ["session", "unmatched", "rows", "gone", "reset"];
 const FIRST_DELAY = 1000; // ms
 const LAST_DELAY = 15_000;
 
@@ -103,6 +142,8 @@ export class Stream {
     this.after = null;
     /** @type {string | null} */
     this.session = null;
+    /** What sessions have to meet to be told of; "" is every session. */
+    this.filter = "";
     this.wanted = false;
     this.resting = false;
     this.attempts = 0;
@@ -119,6 +160,14 @@ export class Stream {
     this.after ??= after;
     this.wanted = true;
     this.#open();
+  }
+
+  /** From a position on hear of those sessions only that meet a filter. @param {string} filter @param {string} after */
+  narrow(filter, after) {
+    if (filter === this.filter) return;
+    this.filter = filter;
+    this.after = after; // what came since was told by the other filter
+    if (this.wanted && this.source) this.#open();
   }
 
   /** Close while nobody looks. */
@@ -144,7 +193,9 @@ export class Stream {
   #open() {
     this.#close();
     if (this.resting) return;
-    const source = new EventSource(url(["stream"], { after: this.after, session: this.session }));
+    const source = new EventSource(
+      url(["stream"], { after: this.after, session: this.session, q: this.filter }),
+    );
     this.source = source;
     source.onopen = () => {
       this.attempts = 0;

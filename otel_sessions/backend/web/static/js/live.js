@@ -12,6 +12,7 @@ import { connection, epoch, now } from "./state.js";
  * @property {(s: Session) => void} [session]
  * @property {(delta: RowsDelta) => void} [rows]
  * @property {(id: string) => void} [gone]
+ * @property {(id: string) => void} [unmatched] it does not meet the stream's filter
  * @property {() => void} [opened] the stream is live, for the first time or again
  */
 
@@ -37,6 +38,7 @@ export const stream = new Stream(
       if (name === "session") listener.session?.(data);
       if (name === "rows") listener.rows?.(data);
       if (name === "gone") listener.gone?.(data.id);
+      if (name === "unmatched") listener.unmatched?.(data.id);
     }
     if (name === "session" && data.now) setServerTime(data.now);
   },

@@ -1,31 +1,23 @@
 /** Where the page begins: the bar, the routes, and what hangs over every page. */
-import { html, render, useEffect, useRef, useSignal } from "../vendor/preact-11.2.0.js";
+import { html, render, useEffect, useSignal } from "../vendor/preact-11.2.0.js";
+import { Find } from "./find.js";
 import { clock } from "./format.js";
-import { act, Help, helpOpen, start as startKeys, useKeys } from "./keys.js";
+import { Help, helpOpen, start as startKeys, useKeys } from "./keys.js";
 import { start as startLive, stream } from "./live.js";
-import { adjust, go, start as startNav } from "./nav.js";
+import { go, start as startNav } from "./nav.js";
 import { SearchPage } from "./search.js";
 import { SessionPage } from "./session.js";
 import { SessionsPage, start as startBook } from "./sessions.js";
 import { SpanPage } from "./span.js";
-import { connection, place, query, search } from "./state.js";
+import { connection, place } from "./state.js";
 import { StatusPage } from "./status.js";
 import { start as startTheme, ThemeSwitch } from "./theme.js";
-
-const TYPING_PAUSE = 250; // ms
 
 const PAGES = [["/sessions", "Sessions", "sessions"], ["/search", "Search", "search"], [
   "/status",
   "Status",
   "status",
 ]];
-
-/** What the box in the bar does on each page: the parameter it writes, and what it says. @type {Record<string, [string, string]>} */
-const FINDS = {
-  sessions: ["q", "Filter by name, title, service, user, model"],
-  session: ["find", "Find a span by name, model, tool, id"],
-  search: ["q", "Search the text of every span and message"],
-};
 
 function App() {
   useKeys({
@@ -74,44 +66,6 @@ function Page() {
         <p><a class="link" href="/sessions">All sessions</a></p>
       </div>
     </main>
-  `;
-}
-
-function Find() {
-  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const timer = useRef(0);
-  const page = place.value.page;
-  const [param, hint] = FINDS[page] ?? ["", "Search all sessions"];
-  const value = param ? query.value.get(param) ?? "" : "";
-  useEffect(() => {
-    if (input.current && document.activeElement !== input.current) input.current.value = value;
-  }, [value, page]);
-  const write = () => {
-    clearTimeout(timer.current);
-    if (param && input.current) adjust({ [param]: input.current.value.trim() });
-  };
-  /** @param {KeyboardEvent} event */
-  const onKeyDown = (event) => {
-    if (event.isComposing) return; // Enter that only chooses a word of an input method
-    if (event.key === "Escape") input.current?.blur();
-    if (event.key !== "Enter") return;
-    event.preventDefault();
-    write();
-    if (!param) go(`/search${search({ q: input.current?.value })}`);
-    else if (page === "session") {
-      input.current?.blur();
-      const action = event.shiftKey ? "previousHit" : "nextHit";
-      requestAnimationFrame(() => act(action)); // once the hits of this text are known
-    }
-  };
-  return html`
-    <label class="find"><span aria-hidden="true">⌕</span>
-      <input ref=${input} type="search" aria-label=${hint} placeholder=${hint} autocomplete="off" spellcheck=${false}
-        enterkeyhint="search" onKeyDown=${onKeyDown} onInput=${() => {
-          clearTimeout(timer.current);
-          timer.current = setTimeout(write, TYPING_PAUSE);
-        }} />
-      <kbd aria-hidden="true">/</kbd></label>
   `;
 }
 

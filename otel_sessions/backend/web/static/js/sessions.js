@@ -21,6 +21,7 @@ import {
   stateLook,
   tokens,
 } from "./format.js";
+import { isOfFilter } from "./find.js";
 import { useKeys } from "./keys.js";
 import { listen, setServerTime, stream } from "./live.js";
 import { adjust, restoreScroll, restoreScrollAfterReload } from "./nav.js";
@@ -54,6 +55,11 @@ export function start() {
       book.remove(id);
       refreshLater();
     },
+    unmatched: (id) => {
+      if (loadedKey === null) return;
+      book.unmatch(id, isQuiet());
+      refreshLater();
+    },
     opened: refreshLater,
   });
 }
@@ -61,9 +67,8 @@ export function start() {
 /** @param {Session} s */
 function hear(s) {
   const before = book.rows.get(s.id)?.peek().state;
-  // What a filter text matches only the server knows; then the next reading of the list finds it.
-  // So it does of a new session's place in an order that is not by start.
-  const fate = before === undefined && (loadedText || loadedSort) ? "elsewhere" : book.put(s, isQuiet());
+  // A new session's place in an order that is not by start only the server knows: the next reading finds it.
+  const fate = before === undefined && loadedSort ? "elsewhere" : book.put(s, isQuiet());
   if (fate !== "updated" || before !== s.state) refreshLater();
 }
 
@@ -106,6 +111,8 @@ async function load(signal) {
   const [chosen, words, order] = [states.peek().join(), text.peek(), sort.peek()];
   const key = `${chosen}|${words}|${order}|${epoch.peek()}`;
   if (key === loadedKey && !(book.ranked && book.held.peek().length)) {
+    problem.value = null;
+    isOfFilter(null, words);
     stream.follow(null, null);
     return book.showHeld();
   }
@@ -115,17 +122,27 @@ async function load(signal) {
     const answer = /** @type {SessionList} */ (await get(address, signal));
     [loadedKey, loadedStates, loadedText, loadedSort] = [key, chosen, words, order];
     problem.value = null;
+    isOfFilter(null, words);
     setServerTime(answer.now);
     book.load(answer, new Set(states.peek()), order !== "");
     ready.value = true;
+    stream.narrow(words, answer.event_id);
     stream.follow(null, answer.event_id);
     requestAnimationFrame(restoreScrollAfterReload);
+    await lookFurther(signal);
   } catch (error) {
     const found = problemFrom(error);
     if (!found) return;
-    problem.value = found;
+    problem.value = isOfFilter(found, words) && ready.peek() ? null : found;
   }
   loading.value = false;
+}
+
+/** A filter that fits few is answered with what was found in half a second: ask on until the page is full. @param {AbortSignal} signal */
+async function lookFurther(signal) {
+  while (loadedText && book.next.peek() && book.order.peek().length < PAGE && !signal.aborted) {
+    book.append(await get(listUrl(book.next.peek()), signal));
+  }
 }
 
 async function loadMore() {
@@ -173,7 +190,11 @@ export function SessionsPage() {
       <h1 class="visually-hidden">Sessions</h1>
       ${nothingYet ? null : html`<${Chips} news=${() => attempt.current()} />`}
       ${problem.value ? html`<${Failure} problem=${problem.value} retry=${attempt.current} />` : null}
-      ${nothingYet ? html`<${Welcome} />` : empty && !problem.value ? html`<${NoHits} />` : html`<${List} />`}
+      ${nothingYet
+        ? html`<${Welcome} />`
+        : empty && !problem.value
+        ? book.next.value && loading.value ? html`<${Looking} />` : html`<${NoHits} />`
+        : html`<${List} />`}
     </main>
   `;
 }
@@ -307,7 +328,7 @@ function Row({ id, longest }) {
   const n = tokens(s);
   const title = sessionTitle(s);
   return html`
-    <tr role="row" class=${gone || !book.matches(s) ? "off" : ""}>
+    <tr role="row" class=${gone || book.off.value.has(id) || !book.matches(s) ? "off" : ""}>
       <td role="cell" class="c-state">${gone
         ? html`<span class="muted">merged or removed</span>`
         : html`<${State} session=${s} />`}</td>
@@ -361,12 +382,21 @@ function Lasting({ session: s, longest }) {
   `;
 }
 
+function Looking() {
+  return html`
+    <div class="card empty" role="status">
+      <h2>Nothing among the newest</h2>
+      <p>Looking at older sessions…</p>
+    </div>
+  `;
+}
+
 function NoHits() {
   return html`
     <div class="card empty" role="status">
       <h2>No session matches</h2>
       <p>${text.value
-        ? html`text <code><${Text} value=${text.value} /></code>`
+        ? html`filter <code><${Text} value=${text.value} /></code>`
         : null}${text.value && states.value.length ? " and " : ""}${states.value.length
         ? html`state <code><${Text} value=${states.value.join(", ")} /></code>`
         : null}</p>

@@ -80,6 +80,8 @@ export class SessionBook {
     this.held = signal(/** @type {Session[]} */ ([]));
     /** @type {Signal<ReadonlySet<string>>} */
     this.gone = signal(/** @type {ReadonlySet<string>} */ (new Set()));
+    /** Who does not meet the filter any more, and is still shown. @type {Signal<ReadonlySet<string>>} */
+    this.off = signal(/** @type {ReadonlySet<string>} */ (new Set()));
     /** @type {Signal<string | null>} */
     this.next = signal(/** @type {string | null} */ (null));
     /** @type {Signal<SessionList["counts"] | null>} */
@@ -108,6 +110,7 @@ export class SessionBook {
       this.order.value = [...this.rows.keys()];
       this.held.value = [];
       this.gone.value = new Set();
+      this.off.value = new Set();
       this.next.value = answer.next;
       this.counts.value = answer.counts;
     });
@@ -132,6 +135,7 @@ export class SessionBook {
    */
   put(s, quiet) {
     const row = this.rows.get(s.id);
+    if (this.off.peek().has(s.id)) this.off.value = without(this.off.peek(), s.id);
     if (row) {
       newer(row, s);
       return "updated";
@@ -162,6 +166,18 @@ export class SessionBook {
     if (this.rows.has(id)) this.gone.value = new Set([...this.gone.peek(), id]);
   }
 
+  /** A session does not meet the filter: its row goes, or where somebody reads the list, it stays, marked. @param {string} id @param {boolean} quiet */
+  unmatch(id, quiet) {
+    batch(() => {
+      this.held.value = this.held.peek().filter((s) => s.id !== id);
+      if (!this.rows.has(id)) return;
+      if (quiet) {
+        this.rows.delete(id);
+        this.order.value = this.order.peek().filter((other) => other !== id);
+      } else this.off.value = new Set([...this.off.peek(), id]);
+    });
+  }
+
   /** @param {Session} s */
   matches(s) {
     return this.states.size === 0 || this.states.has(s.state);
@@ -182,6 +198,11 @@ export class SessionBook {
       ? ids
       : ids.sort((a, b) => compareNs(of(b).started_at, of(a).started_at) || (a < b ? 1 : -1));
   }
+}
+
+/** @param {ReadonlySet<string>} set @param {string} id @returns {ReadonlySet<string>} */
+function without(set, id) {
+  return new Set([...set].filter((other) => other !== id));
 }
 
 /** The row's signal with the newer of two states of a session. @param {Signal<Session> | undefined} row @param {Session} s */

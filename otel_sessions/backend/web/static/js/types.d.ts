@@ -243,6 +243,29 @@ export interface SpanDetail {
   received_at: Ns | null;
 }
 
+/** One thing that a filter can ask. */
+export interface FilterField {
+  name: string;
+  kind: string;
+  about: string;
+  operators: string[];
+  values: string[];
+  nullable: boolean;
+}
+
+export interface FilterAnswer {
+  fields: FilterField[];
+  event_id: string;
+}
+
+/** What could stand at the caret; `whole` words are followed by the next. */
+export interface Completion {
+  label: string;
+  text: string;
+  about: string;
+  whole: boolean;
+}
+
 export interface SearchHit {
   session: string;
   session_name: string | null;
@@ -250,13 +273,23 @@ export interface SearchHit {
   span_id: string;
   name: string;
   start: Ns;
-  snippet: string | null;
+  snippet: string;
+  marks: [number, number][];
+  field: string;
 }
 
-export interface SearchAnswer {
-  hits: SearchHit[];
-  next: string | null;
-  event_id: string;
+export interface SearchProgress {
+  reached: Ns | null;
+  share: number;
+  chunks: number;
+  bytes: number;
+}
+
+/** One line of a streamed search. */
+export interface SearchLine {
+  hit?: SearchHit;
+  progress?: SearchProgress;
+  end?: { next: string | null; event_id: string };
 }
 
 /** RFC 9457, as every error of the API has it. */
@@ -267,6 +300,13 @@ export interface Problem {
   detail?: string;
   instance?: string;
   request_id?: string;
+  parameter?: string;
+  allowed?: string[] | string;
+  /** Of a wrong filter: the first character at fault, in code points, and the word. */
+  position?: number;
+  word?: string;
+  /** Seconds, of a server that has too much to do. */
+  retryAfter?: number;
 }
 
 /** Where the page is: the path, parsed. */

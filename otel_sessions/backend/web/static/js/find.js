@@ -1,0 +1,193 @@
+/**
+ * The box in the bar: it filters, finds or searches, completes what is typed, and says below itself what is
+ * wrong with it.
+ *
+ * @import { Completion, FilterAnswer, FilterField, Problem } from "./types.d.ts"
+ */
+import { html, signal, useEffect, useRef, useSignal } from "../vendor/preact-11.2.0.js";
+import { get, problemFrom, url } from "./api.js";
+import { around, complete } from "./filter.js";
+import { act } from "./keys.js";
+import { adjust, go } from "./nav.js";
+import { Text } from "./parts.js";
+import { place, query, search } from "./state.js";
+
+const TYPING_PAUSE = 250; // ms
+const FIELDS_FOR = 30_000; // ms: then the values that sessions have are asked for again
+
+/** What the box does on each page: the parameter it writes, what it says, and whether it takes a filter. @type {Record<string, { param: string, hint: string, filters: boolean }>} */
+const FINDS = {
+  sessions: { param: "q", hint: "Filter: words, state:lost, tokens>10k, tool:…", filters: true },
+  session: { param: "find", hint: "Find a span by name, model, tool, id", filters: false },
+  search: { param: "q", hint: "Search the text of every span and message", filters: true },
+};
+const ELSEWHERE = { param: "", hint: "Search all sessions", filters: false };
+
+/** What the server said of a filter, null where it is right. */
+const wrong = signal(/** @type {{ problem: Problem, text: string } | null} */ (null));
+
+/** Show a problem below the box if it is one of the filter there, and take away what was shown if not. @param {Problem | null} problem @param {string} text @returns {boolean} whether it is */
+export function isOfFilter(problem, text) {
+  const fault = problem?.parameter === "q" && problem.position !== undefined;
+  wrong.value = fault ? { problem, text } : null;
+  return fault;
+}
+
+const fields = signal(/** @type {FilterField[]} */ ([]));
+let fieldsAt = 0;
+
+async function learnFields() {
+  if (Date.now() - fieldsAt < FIELDS_FOR) return;
+  fieldsAt = Date.now();
+  try {
+    fields.value = /** @type {FilterAnswer} */ (await get(url(["filters"]))).fields;
+  } catch (error) {
+    problemFrom(error); // without it there is nothing to complete; the page itself says what is wrong
+    fieldsAt = 0;
+  }
+}
+
+/** The box. */
+export function Find() {
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const timer = useRef(0);
+  const page = place.value.page;
+  const { param, hint, filters } = FINDS[page] ?? ELSEWHERE;
+  const value = param ? query.value.get(param) ?? "" : "";
+  const offer = useSignal(/** @type {{ from: number, to: number, options: Completion[] } | null} */ (null));
+  const chosen = useSignal(-1);
+  useEffect(() => {
+    if (input.current && document.activeElement !== input.current) input.current.value = value;
+  }, [value, page]);
+  useEffect(() => {
+    offer.value = null;
+    wrong.value = null;
+  }, [page]);
+  const write = () => {
+    clearTimeout(timer.current);
+    if (param && input.current) adjust({ [param]: input.current.value.trim() });
+  };
+  const writeLater = () => {
+    clearTimeout(timer.current);
+    timer.current = setTimeout(write, TYPING_PAUSE);
+  };
+  /** @param {boolean} all also where nothing is typed yet */
+  const suggest = (all) => {
+    const box = input.current;
+    if (!filters || !box) return;
+    const found = complete(box.value, box.selectionStart ?? box.value.length, fields.value);
+    const typed = box.value.slice(found.from, box.selectionStart ?? 0);
+    const begun = typed !== "" || /[:=<>,]$/.test(box.value.slice(0, found.from));
+    offer.value = found.options.length && (all || begun) ? found : null;
+    chosen.value = -1;
+  };
+  /** @param {Completion} option */
+  const accept = (option) => {
+    const [box, found] = [input.current, offer.value];
+    if (!box || !found) return;
+    box.setRangeText(option.text + (option.whole ? " " : ""), found.from, found.to, "end");
+    suggest(!option.whole);
+    box.focus();
+    if (option.whole) write();
+  };
+  /** @param {KeyboardEvent} event @returns {boolean} whether the list of options took the key */
+  const choose = (event) => {
+    const found = offer.value;
+    const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
+    if (step && filters) {
+      if (!found) suggest(true);
+      const count = offer.value?.options.length ?? 0;
+      if (count) {
+        chosen.value = (chosen.value + step + count + (chosen.value < 0 && step < 0 ? 1 : 0)) % count;
+      }
+      return count > 0;
+    }
+    if (!found) return false;
+    if (event.key === "Escape") offer.value = null;
+    else if ((event.key === "Enter" || event.key === "Tab") && chosen.value >= 0) {
+      accept(found.options[chosen.value]);
+    } else return false;
+    return true;
+  };
+  /** @param {KeyboardEvent} event */
+  const onKeyDown = (event) => {
+    if (event.isComposing) return; // Enter that only chooses a word of an input method
+    if (choose(event)) return event.preventDefault();
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.preventDefault(); // Escape leaves the box: it must not empty it, as browsers have it
+    if (event.key === "Escape") return input.current?.blur();
+    offer.value = null;
+    write();
+    if (!param) go(`/search${search({ q: input.current?.value })}`);
+    else if (page === "session") {
+      input.current?.blur();
+      const action = event.shiftKey ? "previousHit" : "nextHit";
+      requestAnimationFrame(() => act(action)); // once the hits of this text are known
+    }
+  };
+  const open = offer.value !== null;
+  const fault = !open && filters && wrong.value !== null;
+  return html`
+    <div class="finder">
+      <label class=${`find ${fault ? "wrong" : ""}`}><span aria-hidden="true">⌕</span>
+        <input ref=${input} type="search" aria-label=${hint} placeholder=${hint} autocomplete="off" spellcheck=${false}
+          enterkeyhint="search" aria-autocomplete=${filters ? "list" : undefined}
+          aria-controls=${open ? "completions" : undefined}
+          aria-activedescendant=${open && chosen.value >= 0 ? `completion-${chosen.value}` : undefined}
+          aria-invalid=${fault ? "true" : undefined} aria-describedby=${fault ? "filter-fault" : undefined}
+          onKeyDown=${onKeyDown} onFocus=${() => filters && void learnFields().then(() => suggest(false))}
+          onBlur=${() => (offer.value = null)} onInput=${() => {
+            writeLater();
+            suggest(false);
+          }} />
+        <kbd aria-hidden="true">/</kbd></label>
+      ${open
+        ? html`<${Options} options=${offer.value?.options ?? []} chosen=${chosen.value} accept=${accept} />`
+        : null}
+      ${fault ? html`<${Fault} ...${wrong.value} />` : null}
+    </div>
+  `;
+}
+
+/** @param {{ options: Completion[], chosen: number, accept: (option: Completion) => void }} props */
+function Options({ options, chosen, accept }) {
+  const list = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    list.current?.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+  }, [chosen]);
+  return html`
+    <ul class="completions" id="completions" role="listbox" aria-label="What could stand here" ref=${list}
+      onMouseDown=${(/** @type {MouseEvent} */ event) => event.preventDefault()}>
+      ${options.map((option, no) =>
+        html`
+          <li key=${option.label} id=${`completion-${no}`} role="option" aria-selected=${no === chosen
+            ? "true"
+            : "false"}
+            onClick=${() => accept(option)}><b class="mono"><${Text} value=${option
+              .label} /></b>${option.about
+              ? html`<span class="muted"><${Text} value=${option.about} /></span>`
+              : null}</li>
+        `
+      )}
+    </ul>
+  `;
+}
+
+/** What is wrong, at the word that is. @param {{ problem: Problem, text: string }} props */
+function Fault({ problem, text }) {
+  const [before, word, after] = around(text, problem.position ?? 0, problem.word ?? "");
+  const allowed = Array.isArray(problem.allowed) ? problem.allowed.join(" · ") : "";
+  return html`
+    <div class="fault" id="filter-fault" role="alert">
+      <p class="mono"><bdi>${before}<mark>${word || "…"}</mark>${after}</bdi></p>
+      <p><${Text} value=${problem.detail ?? problem.title} /></p>
+      ${allowed && !problem.detail?.includes(allowed.split(" · ")[0])
+        ? html`
+          <p class="muted mono">
+            <${Text} value=${allowed} />
+          </p>
+        `
+        : null}
+    </div>
+  `;
+}
