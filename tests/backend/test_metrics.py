@@ -127,7 +127,7 @@ def test_no_metric_names_a_session_or_anything_else_that_strangers_chose(backend
 
 def test_a_stream_of_model_names_makes_no_stream_of_series(backend: BackendProcess) -> None:
     """Of 10,000 names, odd ones among them, a hundred are shown; no token is lost."""
-    odd = ["", "x" * 5_000, 'quo"te\\', "line\nbreak", "\x00", "\u202e", "🦊", " "]
+    odd = ["", "x" * 5_000, 'quote"d\\', "line\nbreak", "\x00", "\u202e", "🦊", " "]
     names = [*odd, *(f"model-{number}" for number in range(10_000))]
     for begin in range(0, len(names), 1_000):
         calls = [
