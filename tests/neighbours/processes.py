@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,15 @@ class Jaeger:
         query = {"service": service, "limit": "1000"}
         traces = get_json(f"{self.query_url}/api/traces", query)["data"] or []
         return [span for trace in traces for span in trace["spans"]]
+
+    def has(self, trace: str) -> bool:
+        """Tell whether it has a trace."""
+        try:
+            return bool(get_json(f"{self.query_url}/api/traces/{trace}")["data"])
+        except urllib.error.HTTPError as absent:
+            if absent.code != HTTPStatus.NOT_FOUND:
+                raise
+            return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def run(program: str, endpoint: str) -> str:
     return done.stdout
 
 
-def conversation(*sizes: int) -> bytes:
+def calls(*sizes: int) -> ExportTraceServiceRequest:
     """Build one request with a call of a model for each message of so many characters."""
     message = ExportTraceServiceRequest()
     group = message.resource_spans.add()
@@ -147,7 +147,7 @@ def conversation(*sizes: int) -> bytes:
         span = scope.spans.add(name="chat m", start_time_unix_nano=now, end_time_unix_nano=now + 1, **ids)
         span.attributes.add(key="session.id").value.string_value = "large"
         span.attributes.add(key="gen_ai.input.messages").value.string_value = "x" * size
-    return message.SerializeToString()
+    return message
 
 
 def test_what_is_larger_than_the_usual_limits_passes(start_collector, start_jaeger, backend):
@@ -155,14 +155,52 @@ def test_what_is_larger_than_the_usual_limits_passes(start_collector, start_jaeg
     jaeger = start_jaeger()
     env = {"BACKEND_URL": backend.url, "JAEGER_URL": f"http://{jaeger.otlp_http}"}
     collector = start_collector(FOLDER / "jaeger.yaml", env)
-    for sizes in ([1_000_000] * 40, [15_000_000], [50_000_000]):
+    many, one = calls(*[1_000_000] * 25), calls(50_000_000)
+    for message in (many, one):
         connection = http.client.HTTPConnection(collector.http, timeout=30)
         media = {"Content-Type": "application/x-protobuf"}
-        connection.request("POST", "/v1/traces", conversation(*sizes), media)
+        connection.request("POST", "/v1/traces", message.SerializeToString(), media)
         assert connection.getresponse().status == 200
         connection.close()
-    until(lambda: [one["spans"] for one in sessions(backend)] == [42], "all is ours")
-    until(lambda: len(jaeger.spans("large")) == 41, "all that Jaeger takes is Jaeger's")
+    until(lambda: [here["spans"] for here in sessions(backend)] == [26], "all is ours")
+    for span in many.resource_spans[0].scope_spans[0].spans:
+        until(lambda span=span: jaeger.has(span.trace_id.hex()), "each that Jaeger takes is Jaeger's")
+
+
+WORKING = """
+import sys
+import otel_sessions
+otel_sessions.init(service_name="working")
+with otel_sessions.session("work", id="working"):
+    with otel_sessions.tool("wait"):
+        sys.stdin.read()
+"""
+
+
+def test_liveness_is_the_truth_behind_a_collector(start_collector, backend):
+    """Live while it works. Killed while the backend is away, it is lost: its last signs, late, revive nothing."""
+    collector = start_collector(FOLDER / "local.yaml", {"BACKEND_URL": backend.url})
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_SESSIONS_HEARTBEAT": "0.5"}
+    env = clean_environment({**env, "OTEL_SESSIONS_LEASE": "4"})
+    agent = subprocess.Popen([sys.executable, "-c", WORKING], env=env, stdin=subprocess.PIPE)
+    try:
+
+        def said() -> list[tuple]:
+            return [(one["state"], one["signal"], one["missing_spans"]) for one in sessions(backend)]
+
+        until(lambda: [one[:2] for one in said()] == [("running", "live")], "it is live")
+        since = sessions(backend)[0]["started_at"]
+        time.sleep(5)  # longer than the lease: what keeps it live is what arrives meanwhile
+        assert [one[:2] for one in said()] == [("running", "live")]
+        backend.kill()
+        time.sleep(1)  # some signs of life are in the queue now
+    finally:
+        agent.kill()
+        agent.communicate()
+    time.sleep(5)
+    backend.start()
+    until(lambda: [one[:2] for one in said()] == [("lost", "lost")], "it is lost", 20)
+    assert [one["started_at"] for one in sessions(backend)] == [since]
 
 
 # --- Who dies in between --------------------------------------------------------------------------------------
@@ -332,6 +370,7 @@ def test_prometheus_counts_every_span_and_knows_no_session(start_collector, star
     for name in named:
         full = name if name.endswith("_total") else f"{name}_count"
         assert prometheus.query(full), name
+    assert prometheus.query("traces_span_metrics_calls") == []  # a slip would be seen
     series = prometheus.query('{__name__=~"traces_span_metrics_.+"}')
     labels = {label for one in series for label in one["metric"]}
     assert {"gen_ai_request_model", "gen_ai_tool_name", "otel_sessions_session_outcome"} <= labels

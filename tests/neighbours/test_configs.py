@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import defaultdict
 
 import pytest
@@ -11,6 +12,7 @@ from session_ids import statements
 
 from otel_sessions import semconv
 
+README = FOLDER / "README.md"
 LOCAL = FOLDER / "local.yaml"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -102,3 +104,17 @@ def test_whatever_sends_keeps_its_queue_on_disk_and_never_gives_up(path):
         assert "batch" in exporter["sending_queue"], name
         assert exporter["retry_on_failure"]["max_elapsed_time"] == 0, name
     assert not [name for name in config["processors"] if name.startswith("batch")]
+
+
+def test_the_document_names_every_variable_and_no_other():
+    """Who reads the table misses no address and sets none in vain."""
+    used = set(re.findall(r"\$\{env:([A-Z0-9_]+)", "".join(path.read_text() for path in FILES)))
+    row = re.compile(r"^\| (`[A-Z0-9_`, ]+`) \|", re.MULTILINE)
+    told = {name for cell in row.findall(README.read_text()) for name in re.findall(r"[A-Z0-9_]+", cell)}
+    assert told == used
+
+
+def test_the_document_names_every_file():
+    """Each has a row that tells what it is for."""
+    told = set(re.findall(r"^\| `([\w/]+\.yaml)` \|", README.read_text(), re.MULTILINE))
+    assert told == {str(path.relative_to(FOLDER)) for path in FILES}
