@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from outcomes import Ended, Recorded
@@ -27,7 +28,7 @@ from otel_sessions.sdk._registry import registry
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin each test as a process begins: nothing set up, nothing current, nothing said; no thread is left."""
-    earlier = set(threading.enumerate())
+    earlier, global_provider = set(threading.enumerate()), type(trace.get_tracer_provider())
     for variable in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(variable)
     before = _context.swap((None, _context.otel.Context()))
@@ -43,6 +44,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ledgers._open.clear()
     ledgers._closed.clear()
     _context.swap(before)
+    assert type(trace.get_tracer_provider()) is global_provider, "a global provider can't be taken back"
     ours = [t for t in threading.enumerate() if t not in earlier and t.name.startswith("otel-sessions")]
     for thread in ours:
         thread.join(20)

@@ -246,7 +246,12 @@ def test_any_value_of_init_works_or_is_refused_before_anything_is_set_up(
         with otel_sessions.session("s") as session, session.task("t"), otel_sessions.tool("x"):
             pass
 
-    outcomes = {name: _outcome(init_and_work, option, make()) for name, make in VALUES.items()}
+    outcomes = {
+        name: _outcome(init_and_work, option, make())
+        for name, make in VALUES.items()
+        # Without one it would set the provider of the whole test run.
+        if (option, name) != ("tracer_provider", "nothing")
+    }
     errors = {name: error for name, error in outcomes.items() if error is not None}
     assert {name: error for name, error in errors.items() if not isinstance(error, OtelSessionsError)} == {}
     assert {name: str(error) for name, error in errors.items() if option not in str(error)} == {}

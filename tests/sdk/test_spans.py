@@ -317,7 +317,8 @@ def test_half_a_surrogate_anywhere_reaches_the_collector(
     """In names, messages, exceptions, attributes: the span is sent, with "?" in its place."""
     for name, value in collector.env.items():
         monkeypatch.setenv(name, value)
-    otel_sessions.init(signals=False, capture=True)
+    provider = TracerProvider(shutdown_on_exit=False)
+    otel_sessions.init(tracer_provider=provider, export=True, signals=False, capture=True)
     cause = KeyError(HALF)
     with pytest.raises(ValueError, match="half"), otel_sessions.session("exception"):
         raise ValueError(HALF) from cause
