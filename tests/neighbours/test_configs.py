@@ -34,7 +34,7 @@ def test_every_attribute_that_a_configuration_names_exists(path):
     [
         (
             ("processors", "transform/session_id", "trace_statements"),
-            'set(span.attributes["sesion.id"], "x")',
+            'set(span.attributes["session.ids"], "x")',
         ),
         (("connectors", "span_metrics", "dimensions"), {"name": "gen_ai.operation"}),
         (("exporters", "load_balancing", "routing_attributes"), "session_id"),
