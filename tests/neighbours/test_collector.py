@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent, attributes, sessions, spans, stored
-from backend_process import clean_environment
+from backend_process import BackendProcess, clean_environment
 from configs import COMMANDS, FOLDER, metrics
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from processes import get_json, until
@@ -416,6 +416,41 @@ def test_each_session_passes_one_gateway_and_arrives_as_it_was_sent(start_collec
                     assert not [key for key in attributes(bearer) if key.startswith("otel_sessions.route")]
                 if span["scope"].get("name") == "third.party":
                     assert span["schema_urls"][1] == "https://opentelemetry.io/schemas/1.28.0"
+
+
+INSTEAD_OF_CLICKHOUSE = """
+exporters:
+  otlp_http/instead: {{endpoint: "{url}"}}
+service:
+  pipelines:
+    traces/clickhouse: {{exporters: [otlp_http/instead]}}
+    logs/clickhouse: {{exporters: [otlp_http/instead]}}
+"""
+
+
+def test_clickhouse_gets_every_id_as_session_id_and_we_get_what_was_sent(
+    start_collector, start_backend, tmp_path
+):
+    """By what stands in the place of ClickHouse, which is not here; a trace without an id has none there either."""
+    ours, theirs = start_backend(), start_backend()
+    instead = tmp_path / "instead.yaml"
+    instead.write_text(INSTEAD_OF_CLICKHOUSE.format(url=theirs.url))
+    gateway = start_collector([*COMMANDS["clickhouse"], instead], {"BACKEND_URL": ours.url})
+    collector = start_collector(
+        FOLDER / "scaled/agent.yaml", {"GATEWAY_1": gateway.grpc, "GATEWAY_2": gateway.grpc}
+    )
+    given = {"own": {"session.id": "a"}, "variant": {"langsmith.metadata.thread_id": "b"}, "none": {}}
+    run(
+        VARIANTS.replace("ATTRIBUTES", repr(json.dumps([(name, "any", one) for name, one in given.items()]))),
+        collector.url,
+    )
+
+    def kept(backend: BackendProcess) -> dict[str, dict]:
+        return {span["name"]: attributes(span) for one in sessions(backend) for span in spans(backend, one)}
+
+    until(lambda: len(kept(ours)) == len(kept(theirs)) == 3, "all is there")
+    assert kept(ours) == given
+    assert kept(theirs) == {**given, "variant": {**given["variant"], "session.id": "b"}}
 
 
 def test_a_gateway_that_is_away_delays_and_loses_nothing(start_collector, backend):
