@@ -265,7 +265,7 @@ def test_a_search_says_how_far_it_came(store: Store) -> None:
     assert shares[-1] == 1.0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_word_is_overlooked(data: st.DataObject) -> None:
     """However it is cased and escaped, in whatever bytes: what a text holds, case-folded, is found."""

@@ -18,8 +18,8 @@ __all__ = ["Found", "Needles"]
 _LEVELS: Final = 3  # JSON in JSON in a JSON body: a character may be escaped so often
 _PIECE: Final = 128 << 10  # bytes folded at once: Python's lock is not let go meanwhile, for up to 1 ms
 _AROUND: Final = 80  # characters of a snippet on either side of the match
-# Chinese, Japanese and Korean have no case: their escapes are found as they are, and are too many to undo.
-_ESCAPE: Final = re.compile(r"\\+u(?![3-9]|a[c-f]|[bc]|d[0-7])([0-9a-f]{4})")
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9a-f]{4})|(.))", re.DOTALL)
+_SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _LAST_WITH_CASE: Final = 0x20000  # the planes beyond hold no letter that has a case
 _ASCII: Final = bytes(range(128))
 _SPACE: Final = re.compile(r"\s+")
@@ -52,23 +52,26 @@ class Needles:
         return False
 
     def find(self, texts: Iterable[tuple[str, str]]) -> tuple[str, Found] | None:
-        """Find all words in the texts of one message; return which text has the first, and its surroundings.
+        """Find all words in the texts of one message; return which text has most, and where it has the first.
 
         Texts come with their names. One that is JSON is read: what it holds is shown rather than how it is
         escaped.
         """
-        missing = list(self._folded)
-        first: tuple[str, Found] | None = None
+        missing = set(self._folded)
+        best: tuple[str, str, str, list[str]] | None = None
         for name, text in texts:
             for told in _readings(text):
                 folded = told.casefold()
-                here = [word for word in missing if word in folded]
-                missing = [word for word in missing if word not in here]
-                if here and first is None:
-                    first = name, self._snippet(told, folded, here[0])
-            if not missing:
-                return first
-        return None
+                here = [word for word in self._folded if word in folded]
+                missing.difference_update(here)
+                if here and (best is None or len(here) > len(best[3])):
+                    best = name, told, folded, here
+            if best is not None and len(best[3]) == len(self._folded):
+                break
+        if best is None or missing:
+            return None
+        name, told, folded, here = best
+        return name, self._snippet(told, folded, here[0])
 
     def _snippet(self, text: str, folded: str, word: str) -> Found:
         at = folded.index(word)
@@ -109,10 +112,11 @@ class _Piece:
         text = self.body.decode("utf-8", "replace").casefold()
         if any(form in text for form in texts):
             return True
-        if not self.has_escapes:
-            return False
-        plain = _ESCAPE.sub(_unescaped, text).casefold()
-        return any(form in plain for form in texts)
+        for _ in range(_LEVELS if self.has_escapes else 0):
+            text = _paired(_ESCAPE.sub(_unescaped, text)).casefold()
+            if any(form in text for form in texts):
+                return True
+        return False
 
 
 class _Word:
@@ -161,16 +165,17 @@ def _overlap(folded: str, word: str) -> bool:
     return any(word.startswith(folded[n:]) or word.endswith(folded[:-n]) for n in range(1, len(folded)))
 
 
-def _escaped(text: str) -> Iterator[str]:
+def _escaped(text: str, levels: int = _LEVELS) -> Iterator[str]:
+    """Spell a text as JSON writers do of which each escapes what the one before wrote, all letters or few."""
     for ascii_only in (True, False):
-        spelled = text
-        for _ in range(_LEVELS):
-            spelled = json.dumps(spelled, ensure_ascii=ascii_only)[1:-1]
-            yield spelled
+        spelled = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        yield spelled
+        if levels > 1 and spelled != text:
+            yield from _escaped(spelled, levels - 1)
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    return chr(int(found[1], 16))
+    return chr(int(found[1], 16)) if found[1] else _SHORT.get(found[2], found[2])
 
 
 def _readings(text: str) -> Iterator[str]:
@@ -179,7 +184,7 @@ def _readings(text: str) -> Iterator[str]:
         try:
             yield from _strings(json.loads(text))
         except (ValueError, RecursionError):  # cut off by an attribute limit, as a rule
-            yield json_free(text)
+            yield _json_free(text)
     yield text
 
 
@@ -195,13 +200,16 @@ def _strings(value: object) -> Iterator[str]:
 
 
 _LOOSE: Final = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|([\"/bfnrt]))")
-_SHORT: Final = {'"': '"', "/": "/", "b": " ", "f": " ", "n": "\n", "r": "\r", "t": "\t"}
 
 
-def json_free(text: str) -> str:
-    """Undo the escapes of JSON that is no JSON any more; surrogates become the characters they stand for."""
-    loose = _LOOSE.sub(lambda found: chr(int(found[1], 16)) if found[1] else _SHORT[found[2]], text)
-    return loose.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _json_free(text: str) -> str:
+    """Undo the escapes of JSON that is no JSON any more."""
+    return _paired(_LOOSE.sub(_unescaped, text))
+
+
+def _paired(text: str) -> str:
+    """Turn pairs of surrogates into the characters that they stand for."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _unfolded(text: str, folded: str, at: int) -> int:

@@ -142,8 +142,8 @@ function Progress() {
   const said = count === 1 ? "1 hit" : `${count} hits`;
   return html`
     <div class="progress">
-      <i class="track" role="progressbar" aria-label="Searched" aria-valuemin="0" aria-valuemax="100"
-        aria-valuenow=${percent}><i style=${{ inlineSize: `${share * 100}%` }}></i></i>
+      <i class="meter" role="progressbar" aria-label="Searched" aria-valuemin="0" aria-valuemax="100"
+        aria-valuenow=${percent}><i style=${{ width: `${share * 100}%` }}></i></i>
       <span role="status">${said}${share < 1
         ? ` · ${percent} % searched`
         : at
