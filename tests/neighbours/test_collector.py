@@ -206,7 +206,6 @@ def test_liveness_is_the_truth_behind_a_collector(start_collector, backend):
 # --- Who dies in between --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_nothing_is_lost_while_the_backend_is_away_and_the_collector_is_killed(start_collector, backend):
     """30 s without a backend, the Collector killed (-9) twice meanwhile: each span is there, once."""
     collector = start_collector(FOLDER / "local.yaml", {"BACKEND_URL": backend.url})
