@@ -13,3 +13,7 @@ UPDATE sessions SET last_ended_at = ifnull(
 
 -- Tallies hold more than they did: each is counted anew when it is next needed.
 UPDATE sessions SET tally = '';
+
+-- The first databases of version 1 lack these.
+CREATE INDEX IF NOT EXISTS spans_by_service ON spans (service, start);
+CREATE INDEX IF NOT EXISTS spans_by_operation ON spans (service, name, kind, start);
