@@ -10,10 +10,14 @@ import pytest
 from store_requests import START, chat, log, logs, span, traces
 
 from otel_sessions.backend.records import SessionRecord
-from otel_sessions.backend.store.base import SessionQuery
+from otel_sessions.backend.store.base import SessionQuery, SpanQuery
 from otel_sessions.backend.store.sqlite import SqliteStore
 
-NEW_IN_2 = (("sessions", "tools"), ("sessions", "error"), ("sessions", "last_ended_at"), ("spans", "failure"), ("logs", "tool"))  # fmt: skip
+LATER = (
+    *(("sessions", "tools"), ("sessions", "error"), ("sessions", "last_ended_at"), ("spans", "failure")),
+    *(("logs", "tool"), ("spans", "provider"), ("logs", "provider")),
+)
+LATER_INDEXES = ("spans_by_service", "spans_by_operation")  # the first databases lack them
 
 pytestmark = pytest.mark.skipif(
     sqlite3.sqlite_version_info < (3, 35), reason="this SQLite can't drop a column, to make an old file"
@@ -23,7 +27,9 @@ pytestmark = pytest.mark.skipif(
 def aged(file: Path) -> None:
     """Take from a database what version 1 did not have."""
     with closing(sqlite3.connect(file)) as conn:
-        for table, column in NEW_IN_2:
+        for index in LATER_INDEXES:
+            conn.execute(f"DROP INDEX {index}")
+        for table, column in LATER:
             conn.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         conn.execute("UPDATE sessions SET tally = '[1,2,3]'")  # what only that version can read
         conn.execute("PRAGMA user_version = 1")
@@ -55,6 +61,7 @@ def test_an_older_database_shows_what_it_held_and_goes_on_counting(tmp_path: Pat
     assert (after.tools, after.turns, after.started_at) == (before.tools, before.turns, before.started_at)
     assert after.last_ended_at == START + 21 * 10**9
     assert len(list(store.spans(after.id))) == after.spans
+    assert (store.services(), len(store.find(SpanQuery("planner")).rows)) == (["planner"], after.spans)
     store.close()
     SqliteStore(tmp_path).close()  # it is of this version now
 
