@@ -26,9 +26,19 @@ class Api:
     url: str
     token: str | None = None
 
-    def sessions(self, limit: int = 20) -> dict[str, Any]:
-        """Return the list of sessions, newest first."""
-        return self._found(self._get("/sessions", limit=limit), "sessions")
+    def sessions(self, limit: int = 20, query: str = "") -> dict[str, Any]:
+        """Return the list of sessions, newest first; those that meet a filter, however far back they are."""
+        asked = {"q": query} if query else {}
+        answer = self._found(self._get("/sessions", limit=limit, **asked), "sessions")
+        found, after = [*answer["sessions"]], answer["next"]
+        while (
+            query and after is not None and len(found) < limit
+        ):  # the server looks for half a second at once
+            rest = {**asked, "after": after}
+            answer = self._found(self._get("/sessions", limit=limit - len(found), **rest), "sessions")
+            found += answer["sessions"]
+            after = answer["next"]
+        return {**answer, "sessions": found}
 
     def session(self, session_id: str) -> dict[str, Any] | None:
         """Return one session, or None where the backend knows no such id."""

@@ -27,6 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", metavar="N", type=int, default=20, help="how many to list (default: %(default)s)"
     )
+    parser.add_argument(
+        "--filter",
+        metavar="TEXT",
+        default="",
+        help="with --list, only those that meet it: 'state:lost tool:search tokens>10k \"two words\"'",
+    )
     parser.add_argument("--json", action="store_true", help="print the API's answer instead of a drawing")
     parser.add_argument(
         "--url",
@@ -46,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
 
     api = Api(args.url, args.token)
     if args.list:
-        return _show_list(api, args.limit, as_json=args.json)
+        return _show_list(api, args.limit, args.filter, as_json=args.json)
     return _show_session(api, args.session, as_json=args.json)
 
 
-def _show_list(api: Api, limit: int, *, as_json: bool) -> int:
-    answer = api.sessions(limit)
+def _show_list(api: Api, limit: int, query: str, *, as_json: bool) -> int:
+    answer = api.sessions(limit, query)
     if as_json:
         print(json.dumps(answer, ensure_ascii=False, indent=2))
         return 0
@@ -59,6 +65,8 @@ def _show_list(api: Api, limit: int, *, as_json: bool) -> int:
 
     if answer["sessions"]:
         _console().print(session_list(answer["sessions"], int(answer["now"])))
+    elif query:
+        print(f"No session at {api.url} meets {query}")
     else:
         print(f"No session yet at {api.url}. Send it telemetry, or try `otel-sessions demo`.")
     return 0

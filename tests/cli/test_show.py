@@ -315,6 +315,23 @@ def test_the_list_shows_recent_sessions(backend, capsys):
     assert "otel-sessions demo" in capsys.readouterr().out
 
 
+def test_the_list_is_filtered_however_far_back_the_matches_are(backend, capsys):
+    """The server answers in stretches; what it says of a wrong filter is shown."""
+    first = {"sessions": [], "next": "more", "now": str(NOW)}
+    later = {"sessions": [session(name="far back")], "next": None, "now": str(NOW)}
+    backend.answers['/api/v1/sessions?limit=20&q=state:lost+"a+b"'] = (200, first)
+    backend.answers['/api/v1/sessions?limit=20&q=state:lost+"a+b"&after=more'] = (200, later)
+    assert run("--url", backend.url, "--list", "--filter", 'state:lost "a b"') == 0
+    assert "far back" in capsys.readouterr().out
+    backend.answers["/api/v1/sessions?limit=20&q=x"] = (200, {**first, "next": None})
+    assert run("--url", backend.url, "--list", "--filter", "x") == 0
+    assert "meets x" in capsys.readouterr().out
+    problem = {"detail": "There is no field 'stat'.", "title": "Bad Request"}
+    backend.answers["/api/v1/sessions?limit=20&q=stat:x"] = (400, problem)
+    with pytest.raises(EndpointError, match="no field 'stat'"):
+        run("--url", backend.url, "--list", "--filter", "stat:x")
+
+
 def test_an_id_is_sent_as_one_part_of_the_path(backend):
     """An id with slashes or spaces reaches the API as that id."""
     backend.answers |= {
