@@ -35,6 +35,7 @@ __all__ = ["Activation", "Session", "Waiting", "begin", "continued", "root_of", 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
 class Session:
     """One coherent run or conversation of an agent application. Made by `session()` and `start_session()`.
 
