@@ -111,6 +111,39 @@ def test_columns_sort_by_click_and_the_address_keeps_it(canned: CannedBackend, o
     expect(page).to_have_url(f"{canned.url}/sessions")
 
 
+def test_traces_without_an_agent_take_one_line(canned: CannedBackend, open_page: Open) -> None:
+    """They name no session and tell of nothing; a click shows each, the address keeps it, another hides them."""
+    nothing = {
+        "session_id": None,
+        "runs_count": 0,
+        "model_calls": 0,
+        "tool_calls": 0,
+        "outcome": None,
+        "models": [],
+    }
+    for i in range(5):
+        canned.sessions[f"t{i}"] = a_session(
+            f"t{i}", **nothing, state="idle", inferred=True, name=("auth", "fs.read")[i % 2], service="codex",
+            start=now_ns() - i * SECOND,
+        )  # fmt: skip
+    canned.sessions["work"] = a_session("work", name="real work", start=now_ns() - 90 * SECOND)
+    page = open_page(canned)
+    expect(rows(page)).to_have_count(2)
+    line = page.get_by_role("button", name=re.compile("5 traces of codex"))
+    expect(line).to_contain_text("auth, fs.read")
+    line.click()
+    expect(rows(page)).to_have_count(6)
+    expect(page).to_have_url(f"{canned.url}/sessions?traces=all")
+    page.reload()
+    expect(rows(page)).to_have_count(6)
+    page.get_by_role("button", name="Fold traces without an agent").click()
+    expect(rows(page)).to_have_count(2)
+    page.wait_for_function("document.querySelector('.health.live') !== null")
+    canned.publish("session", canned.sessions["t2"] | {"errors": 1, "revision": 9})
+    expect(rows(page)).to_have_count(6)  # one that failed is no longer bare, and two beside it are too few
+    expect(rows(page).filter(has_text="1").locator(".c-errors.err")).to_have_count(1)
+
+
 def test_a_failed_session_says_why(canned: CannedBackend, open_page: Open) -> None:
     """In the list as far as it fits, on its page in full; and those that failed can be had alone."""
     failed = {"state": "ended", "outcome": "error", "end_reason": "error"}

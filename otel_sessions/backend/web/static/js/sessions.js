@@ -5,6 +5,7 @@
  */
 import { computed, html, signal, useEffect, useRef } from "../vendor/preact-11.2.0.js";
 import { get, problemFrom, url } from "./api.js";
+import { lines, namesOf } from "./bare.js";
 import {
   compact,
   cost,
@@ -292,8 +293,16 @@ function Column({ word, sort: first, look }) {
   `;
 }
 
+/** Lines of the list, as text: it differs only when a line does, whatever else is new in a session. */
+const parted = computed(() =>
+  lines(book.order.value, (id) => book.row(id).value).map((line) => line.join(" ")).join(",")
+);
+const showsBare = computed(() => query.value.get("traces") === "all");
+
 function List() {
   const ids = book.order.value;
+  const parts = parted.value ? parted.value.split(",").map((line) => line.split(" ")) : [];
+  const folded = parts.filter((line) => line.length > 1).length;
   const longest = longestOf(ids);
   return html`
     <div class=${`card list ${loading.value ? "dimmed" : ""}`}>
@@ -301,10 +310,16 @@ function List() {
         <thead role="rowgroup"><tr role="row">${COLUMNS.map((column) =>
           html`<${Column} key=${column.word} ...${column} />`
         )}</tr></thead>
-        <tbody role="rowgroup">${ids.map((id) =>
-          html`<${Row} key=${id} id=${id} longest=${longest} />`
+        <tbody role="rowgroup">${parts.flatMap((line) =>
+          line.length > 1 && !showsBare.value
+            ? [html`<${Bare} key=${line[0]} ids=${line} />`]
+            : line.map((id) => html`<${Row} key=${id} id=${id} longest=${longest} />`)
         )}</tbody>
       </table>
+      ${folded && showsBare.value
+        ? html`<div class="more"><button class="button" onClick=${() =>
+          adjust({ traces: null })}>Fold traces without an agent</button></div>`
+        : null}
       ${book.next.value
         ? html`<div class="more"><button class="button" disabled=${loading.value} onClick=${loadMore}>
           ${
@@ -312,6 +327,24 @@ function List() {
         }</button></div>`
         : null}
     </div>
+  `;
+}
+
+/** Neighbours that tell of no agent, in one line. @param {{ ids: string[] }} props */
+function Bare({ ids }) {
+  const sessions = ids.map((id) => book.row(id).value);
+  const show = () => adjust({ traces: "all" }, { push: true });
+  const service = sessions[0].service;
+  const what = `${service ? ` of ${service}` : ""} that name no session and tell of no agent`;
+  return html`
+    <tr role="row" class="bare">
+      <td role="cell" colspan=${COLUMNS.length}>
+        <button class="plain" aria-expanded="false" onClick=${show}>
+          <i aria-hidden="true">▸</i><b>${plural(ids.length, "trace")}</b><${Text} value=${what} />
+          <small><${Text} value=${namesOf(sessions).join(", ")} /></small>
+        </button>
+      </td>
+    </tr>
   `;
 }
 
