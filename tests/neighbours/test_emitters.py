@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,6 +32,12 @@ TIMES = {"started_at", "ended_at", "last_ended_at", "duration"}
 """Fields that differ where an emitter runs twice."""
 
 ARRIVAL_SECONDS = 20
+
+MERGED = ("twice-1",)
+"""Sessions of the samples with logs that are sent twice.
+
+A Collector may put both times into one request, where equal logs are as many logs: nobody can tell then.
+"""
 
 Chain = Callable[[BackendProcess], Collector]
 
@@ -73,6 +80,30 @@ def assert_same(direct: BackendProcess, behind: BackendProcess, but: Iterable[st
     assert found == []
 
 
+def records(backend: BackendProcess, session: str) -> Counter[str]:
+    """Return every span and log of a session as it is stored, with its resource and scope, in no order."""
+    status, _, body = backend.exchange("GET", f"/api/v1/sessions/{session}/otlp")
+    assert status == 200, body
+    document = json.loads(body)
+    whole = (
+        [group.get("resource"), group.get("schemaUrl"), scope.get("scope"), scope.get("schemaUrl"), one]
+        for kind, scopes, ones in (("Spans", "scopeSpans", "spans"), ("Logs", "scopeLogs", "logRecords"))
+        for group in document.get(f"resource{kind}", ())
+        for scope in group[scopes]
+        for one in scope[ones]
+    )
+    # The Collector writes an empty body where there was none, which says the same.
+    return Counter(json.dumps(one, sort_keys=True).replace('"body": {}, ', "") for one in whole)
+
+
+def wait_for_records(backend: BackendProcess, session: str, expected: Counter[str]) -> None:
+    """Wait until a session has exactly these records; else show which are missing, and which are too many."""
+    end = time.monotonic() + ARRIVAL_SECONDS
+    while (found := records(backend, session)) != expected and time.monotonic() < end:
+        time.sleep(0.1)
+    assert (list(expected - found), list(found - expected)) == ([], [])
+
+
 def replay(folder: Path, address: str) -> None:
     """Send the requests of a recording as they were recorded."""
     host = http.client.HTTPConnection(address, timeout=30)
@@ -100,6 +131,9 @@ def test_recorded_emitters_arrive_behind_a_collector_as_directly(start_backend, 
         replay(folder, direct.http)
         replay(folder, collector.http)
     assert_same(direct, behind, ARRIVAL)
+    for session in sessions(direct):
+        if session["session_id"] not in MERGED:
+            wait_for_records(behind, session["id"], records(direct, session["id"]))
 
 
 def test_telemetrygen_arrives_behind_a_collector_as_directly(start_backend, chain, telemetrygen):
