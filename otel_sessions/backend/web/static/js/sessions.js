@@ -294,14 +294,12 @@ function Column({ word, sort: first, look }) {
 }
 
 /** Lines of the list, as text: it differs only when a line does, whatever else is new in a session. */
-const parted = computed(() =>
-  lines(book.order.value, (id) => book.row(id).value).map((line) => line.join(" ")).join(",")
-);
+const parted = computed(() => JSON.stringify(lines(book.order.value, (id) => book.row(id).value)));
 const showsBare = computed(() => query.value.get("traces") === "all");
 
 function List() {
   const ids = book.order.value;
-  const parts = parted.value ? parted.value.split(",").map((line) => line.split(" ")) : [];
+  const parts = /** @type {string[][]} */ (JSON.parse(parted.value));
   const folded = parts.filter((line) => line.length > 1).length;
   const longest = longestOf(ids);
   return html`
