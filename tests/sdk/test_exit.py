@@ -360,18 +360,16 @@ def test_a_signal_while_the_exporter_is_imported_loses_nothing(start_program: St
 import sys, threading, time
 import requests, opentelemetry.exporter.otlp.proto.common.trace_encoder, opentelemetry.exporter.otlp.proto.http
 import opentelemetry.sdk.trace.export, otel_sessions
-entered, started = threading.Event(), threading.Event()
+entered = threading.Event()
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if name == 'opentelemetry.exporter.otlp.proto.http.trace_exporter' and not entered.is_set():
             entered.set()
-            started.wait()
-            time.sleep(0.3)
+            time.sleep(0.5)
 sys.meta_path.insert(0, Slow())
 otel_sessions.init()
 otel_sessions.start_session('s')
 entered.wait()
-started.set()
 print('ready', flush=True)
 import opentelemetry.exporter.otlp.proto.http.trace_exporter
 time.sleep(60)
