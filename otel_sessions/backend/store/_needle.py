@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,12 @@ _PIECE: Final = 128 << 10  # bytes folded at once: Python's lock is not let go m
 _AROUND: Final = 80  # characters of a snippet on either side of the match
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9a-f]{4})|(.))", re.DOTALL)
 _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_LAST_WITH_CASE: Final = 0x20000  # the planes beyond hold no letter that has a case
+# Where Unicode has letters with a case, roughly: a test looks through all planes.
+_WITH_CASE: Final = (
+    (0x80, 0x2000), (0x2100, 0x2200), (0x24B0, 0x24F0), (0x2C00, 0x2D30), (0xA640, 0xA800), (0xAB30, 0xABC0),
+    (0xFB00, 0xFB20), (0xFF20, 0xFF60), (0x10400, 0x10600), (0x10C80, 0x10E00), (0x11880, 0x118E0),
+    (0x16E40, 0x16EE0), (0x1E900, 0x1E950),
+)  # fmt: skip
 _ASCII: Final = bytes(range(128))
 _SPACE: Final = re.compile(r"\s+")
 
@@ -144,8 +150,7 @@ class _Word:
 def _sources() -> dict[str, tuple[str, ...]]:
     """Return, for each letter that folding brings forth, the letters beyond ASCII that it comes from."""
     sources: dict[str, list[str]] = {}
-    for number in range(0x80, _LAST_WITH_CASE):
-        letter = chr(number)
+    for letter in map(chr, itertools.chain.from_iterable(itertools.starmap(range, _WITH_CASE))):
         folded = letter.casefold()
         if folded != letter:
             for part in dict.fromkeys(folded):

@@ -126,9 +126,9 @@ def _hit(page: _Page, position: int, message: Message) -> Hit | None:
     """Return the hit of the message at a position; None for a copy that is not the kept one, too."""
     if not page.needles.may_hold(message.SerializeToString()):
         return None
-    found = page.needles.find(_texts(message))
-    row = None if found is None else _row(page.conn, position)
-    if found is None or row is None or not _is_wanted(page, row[0]):
+    row = _row(page.conn, position)
+    found = page.needles.find(_texts(message)) if row is not None and _is_wanted(page, row[0]) else None
+    if row is None or found is None:
         return None
     _, session_id, session_name, trace_id, span_id, name, start = row
     place, (snippet, marks) = found
