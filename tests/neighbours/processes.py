@@ -36,7 +36,7 @@ def free_addresses(count: int) -> list[str]:
     return addresses
 
 
-def until(true: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def until(true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Wait until something holds, and return it; fail with what it was about."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -31,7 +31,7 @@ ARRIVAL = {"revision", "last_seen_at"}
 TIMES = {"started_at", "ended_at", "last_ended_at", "duration"}
 """Fields that differ where an emitter runs twice."""
 
-ARRIVAL_SECONDS = 20
+ARRIVAL_SECONDS = 60
 
 MERGED = ("twice-1",)
 """Sessions of the samples with logs that are sent twice.
