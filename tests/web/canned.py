@@ -202,6 +202,7 @@ class CannedBackend:
     hits: list[dict[str, Any]] = field(default_factory=list)
     holds_after: int = 0  # a search stops after so many hits until `let_go`
     search_next: str | None = None
+    wrong: dict[str, Any] | None = None  # the problem that a search is answered with
     fields: list[dict[str, Any]] = field(default_factory=list)
     status: dict[str, Any] = field(default_factory=lambda: {"version": "0", "ingest": {"spans": 0}})
     failing: dict[str, int] = field(default_factory=dict)  # start of a path below /api/v1 -> HTTP status
@@ -343,6 +344,12 @@ class CannedBackend:
         return self._answer(found) if found else _problem(404, "No such span", "It may not have arrived yet.")
 
     async def _search(self, request: web.Request) -> web.StreamResponse:
+        if self.wrong is not None:
+            return web.json_response(
+                {"title": "Bad Request", "status": 400, **self.wrong},
+                status=400,
+                content_type="application/problem+json",
+            )
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         for no, hit in enumerate(self.hits, 1):
@@ -409,7 +416,8 @@ class CannedBackend:
 
 def _problem(status: int, title: str, detail: str) -> web.Response:
     problem = {"type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": "r-1"}
-    return web.json_response(problem, status=status, content_type="application/problem+json")
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return web.json_response(problem, status=status, content_type="application/problem+json", headers=headers)
 
 
 def in_a_row(n: int, *, name: str = "step") -> Iterable[Span]:

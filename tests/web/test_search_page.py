@@ -110,6 +110,32 @@ def test_without_words_the_page_says_what_it_can(canned: CannedBackend, open_pag
     assert not [path for path in canned.asked if "search" in path]
 
 
+def test_a_server_that_searches_enough_is_asked_again(canned: CannedBackend, open_page: Open) -> None:
+    """When it said; nobody has to press a button."""
+    canned.failing["search"] = 503
+    canned.hits = [a_hit(1)]
+    page = open_page(canned, "/search?q=lisbon", forgiven=("503",))
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    canned.failing.clear()
+    expect(page.locator(".hit")).to_have_count(1)
+    expect(page.locator(".failure")).to_have_count(0)
+
+
+def test_a_wrong_condition_in_a_search_is_explained_at_its_word(
+    canned: CannedBackend, open_page: Open
+) -> None:
+    """Below the box, as on the list."""
+    canned.wrong = {
+        "detail": "'asleep' is no value of state.",
+        "parameter": "q",
+        "position": 8,
+        "word": "asleep",
+    }
+    page = open_page(canned, "/search?q=x+state:asleep", forgiven=("400",))
+    expect(page.get_by_role("alert").locator("mark")).to_have_text("asleep")
+    expect(page.locator(".failure")).to_have_count(0)
+
+
 def test_a_search_that_fails_says_so_and_can_be_tried_again(canned: CannedBackend, open_page: Open) -> None:
     """What failed, and a button."""
     canned.failing["search"] = 500
