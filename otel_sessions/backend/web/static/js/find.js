@@ -54,69 +54,26 @@ export function Find() {
   const page = place.value.page;
   const { param, hint, filters } = FINDS[page] ?? ELSEWHERE;
   const value = param ? query.value.get(param) ?? "" : "";
-  const offer = useSignal(/** @type {{ from: number, to: number, options: Completion[] } | null} */ (null));
-  const chosen = useSignal(-1);
-  useEffect(() => {
-    if (input.current && document.activeElement !== input.current) input.current.value = value;
-  }, [value, page]);
-  useEffect(() => {
-    offer.value = null;
-    wrong.value = null;
-  }, [page]);
   const write = () => {
     clearTimeout(timer.current);
     if (param && input.current) adjust({ [param]: input.current.value.trim() });
   };
-  const writeLater = () => {
-    clearTimeout(timer.current);
-    timer.current = setTimeout(write, TYPING_PAUSE);
-  };
-  /** @param {boolean} all also where nothing is typed yet */
-  const suggest = (all) => {
-    const box = input.current;
-    if (!filters || !box) return;
-    const found = complete(box.value, box.selectionStart ?? box.value.length, fields.value);
-    const typed = box.value.slice(found.from, box.selectionStart ?? 0);
-    const begun = typed !== "" || /[:=<>,]$/.test(box.value.slice(0, found.from));
-    offer.value = found.options.length && (all || begun) ? found : null;
-    chosen.value = -1;
-  };
-  /** @param {Completion} option */
-  const accept = (option) => {
-    const [box, found] = [input.current, offer.value];
-    if (!box || !found) return;
-    box.setRangeText(option.text + (option.whole ? " " : ""), found.from, found.to, "end");
-    suggest(!option.whole);
-    box.focus();
-    if (option.whole) write();
-  };
-  /** @param {KeyboardEvent} event @returns {boolean} whether the list of options took the key */
-  const choose = (event) => {
-    const found = offer.value;
-    const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (step && filters) {
-      if (!found) suggest(true);
-      const count = offer.value?.options.length ?? 0;
-      if (count) {
-        chosen.value = (chosen.value + step + count + (chosen.value < 0 && step < 0 ? 1 : 0)) % count;
-      }
-      return count > 0;
-    }
-    if (!found) return false;
-    if (event.key === "Escape") offer.value = null;
-    else if ((event.key === "Enter" || event.key === "Tab") && chosen.value >= 0) {
-      accept(found.options[chosen.value]);
-    } else return false;
-    return true;
-  };
+  const { offer, chosen, ...completion } = useCompletion(input, filters, write);
+  useEffect(() => {
+    if (input.current && document.activeElement !== input.current) input.current.value = value;
+  }, [value, page]);
+  useEffect(() => {
+    completion.close();
+    wrong.value = null;
+  }, [page]);
   /** @param {KeyboardEvent} event */
   const onKeyDown = (event) => {
     if (event.isComposing) return; // Enter that only chooses a word of an input method
-    if (choose(event)) return event.preventDefault();
+    if (completion.takes(event.key)) return event.preventDefault();
     if (event.key !== "Enter" && event.key !== "Escape") return;
     event.preventDefault(); // Escape leaves the box: it must not empty it, as browsers have it
     if (event.key === "Escape") return input.current?.blur();
-    offer.value = null;
+    completion.close();
     write();
     if (!param) go(`/search${search({ q: input.current?.value })}`);
     else if (page === "session") {
@@ -125,28 +82,87 @@ export function Find() {
       requestAnimationFrame(() => act(action)); // once the hits of this text are known
     }
   };
-  const open = offer.value !== null;
-  const fault = !open && filters && wrong.value !== null;
+  const onInput = () => {
+    clearTimeout(timer.current);
+    timer.current = setTimeout(write, TYPING_PAUSE);
+    completion.suggest(false);
+  };
+  const fault = !offer && filters && wrong.value !== null;
   return html`
     <div class="finder">
       <label class=${`find ${fault ? "wrong" : ""}`}><span aria-hidden="true">⌕</span>
         <input ref=${input} type="search" aria-label=${hint} placeholder=${hint} autocomplete="off" spellcheck=${false}
           enterkeyhint="search" aria-autocomplete=${filters ? "list" : undefined}
-          aria-controls=${open ? "completions" : undefined}
-          aria-activedescendant=${open && chosen.value >= 0 ? `completion-${chosen.value}` : undefined}
+          aria-controls=${offer ? "completions" : undefined}
+          aria-activedescendant=${offer && chosen >= 0 ? `completion-${chosen}` : undefined}
           aria-invalid=${fault ? "true" : undefined} aria-describedby=${fault ? "filter-fault" : undefined}
-          onKeyDown=${onKeyDown} onFocus=${() => filters && void learnFields().then(() => suggest(false))}
-          onBlur=${() => (offer.value = null)} onInput=${() => {
-            writeLater();
-            suggest(false);
-          }} />
+          onKeyDown=${onKeyDown} onInput=${onInput} onFocus=${completion.learn} onBlur=${completion.close} />
         <kbd aria-hidden="true">/</kbd></label>
-      ${open
-        ? html`<${Options} options=${offer.value?.options ?? []} chosen=${chosen.value} accept=${accept} />`
+      ${offer
+        ? html`<${Options} options=${offer.options} chosen=${chosen} accept=${completion.accept} />`
         : null}
       ${fault ? html`<${Fault} ...${wrong.value} />` : null}
     </div>
   `;
+}
+
+/**
+ * What could stand at the caret of a box, chosen by keys or pointer.
+ *
+ * @param {{ current: HTMLInputElement | null }} input
+ * @param {boolean} filters whether the box takes a filter now
+ * @param {() => void} write take over what the box holds
+ */
+function useCompletion(input, filters, write) {
+  const offer = useSignal(/** @type {{ from: number, to: number, options: Completion[] } | null} */ (null));
+  const chosen = useSignal(-1);
+  /** @param {boolean} all also where nothing is typed yet */
+  const suggest = (all) => {
+    const box = input.current;
+    if (!filters || !box || document.activeElement !== box) return;
+    const caret = box.selectionStart ?? box.value.length;
+    const found = complete(box.value, caret, fields.value);
+    const begun = found.from < caret || /[:=<>,]$/.test(box.value.slice(0, found.from));
+    offer.value = found.options.length && (all || begun) ? found : null;
+    chosen.value = -1;
+  };
+  /** @param {Completion} option */
+  const accept = (option) => {
+    const [box, found] = [input.current, offer.value];
+    if (!box || !found) return;
+    box.setRangeText(option.text + (option.whole ? " " : ""), found.from, found.to, "end");
+    box.focus();
+    suggest(!option.whole);
+    if (option.whole) write();
+  };
+  /** @param {number} step @returns {boolean} */
+  const move = (step) => {
+    if (!offer.value) suggest(true);
+    const count = offer.value?.options.length ?? 0;
+    const from = chosen.value < 0 && step < 0 ? 0 : chosen.value;
+    if (count) chosen.value = (from + step + count) % count;
+    return count > 0;
+  };
+  /** @param {string} key @returns {boolean} whether the options took it */
+  const takes = (key) => {
+    if (filters && key === "ArrowDown") return move(1);
+    if (filters && key === "ArrowUp") return move(-1);
+    if (!offer.value) return false;
+    if (key === "Escape") offer.value = null;
+    else if ((key === "Enter" || key === "Tab") && chosen.value >= 0) {
+      accept(offer.value.options[chosen.value]);
+    } else return false;
+    return true;
+  };
+  return {
+    offer: offer.value,
+    chosen: chosen.value,
+    suggest,
+    accept,
+    takes,
+    close: () => void (offer.value = null),
+    learn: () => void (filters && learnFields().then(() => suggest(false))),
+  };
 }
 
 /** @param {{ options: Completion[], chosen: number, accept: (option: Completion) => void }} props */
