@@ -19,9 +19,9 @@ START_SECONDS = 60
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this environment without any setting of OpenTelemetry or of ours."""
+    """Return this environment without any setting of OpenTelemetry or of ours; spans wait in memory alone."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    return {**kept, **(extra or {})}
+    return {**kept, "OTEL_SESSIONS_SPOOL": "off", **(extra or {})}
 
 
 class BackendProcess:

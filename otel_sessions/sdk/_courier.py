@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from otel_sessions.sdk._answer import Answer, Transport, Verdict
+from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._importing import importing
 from otel_sessions.sdk._outbox import Pacing
@@ -81,11 +82,15 @@ class _Load:
     own: bool
 
 
-@dataclass(slots=True, eq=False)
 class _Waiter:
-    """Somebody who waits until so many parcels are settled."""
+    """Somebody who waits until so many parcels are settled; one without patience, while anybody answers."""
 
-    mark: int
+    __slots__ = ("done", "mark", "patient")
+
+    def __init__(self, mark: int, *, patient: bool) -> None:
+        self.mark = mark
+        self.patient = patient
+        self.done = threading.Event()
 
 
 class Courier:
@@ -111,8 +116,9 @@ class Courier:
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._retired = False
+        self.sending = False
         self._spool: Spool | None = None
-        self._spool_failed = self._destination.open_spool is None
         self._memory: deque[Parcel] = deque()
         self._in_memory = 0
         self._transport: Transport | None = None
@@ -127,12 +133,14 @@ class Courier:
         self._trouble: str | None = None
         self._failures = 0
         self._not_before = 0.0
+        self._failed_at = 0.0
         self._told_to_wait = False
         self._waiters: list[_Waiter] = []
         self._look = 0.0
 
     # --- For any thread -------------------------------------------------------------------------------------
 
+    @critical
     def start(self) -> None:
         """Start the thread, unless it runs."""
         with self._lock, guard("thread"):
@@ -161,33 +169,63 @@ class Courier:
 
         Where nobody answers and `patient` is False it does not sit the deadline out.
         """
+        waiter = self._begin_to_wait(patient=patient)
+        try:
+            if self._thread is not None:
+                waiter.done.wait(max(0.0, deadline - self._clock()))
+            return self._settled >= waiter.mark
+        finally:
+            self._end_to_wait(waiter)
+
+    @critical
+    def _begin_to_wait(self, *, patient: bool) -> _Waiter:
         with self._lock:
-            waiter = _Waiter(self._taken)
+            waiter = _Waiter(self._taken, patient=patient)
             self._waiters.append(waiter)
+            self._tell_waiters()
             self._changed.notify_all()
-            try:
-                while self._settled < waiter.mark and not self._stopped and self._thread is not None:
-                    left = deadline - self._clock()
-                    if left <= 0 or (not patient and self._answering is False):
-                        break
-                    self._changed.wait(left)
-                return self._settled >= waiter.mark
-            finally:
-                self._waiters.remove(waiter)
+        return waiter
+
+    @critical
+    def _end_to_wait(self, waiter: _Waiter) -> None:
+        with self._lock:
+            self._waiters.remove(waiter)
 
     def stop(self, deadline: float) -> None:
         """Send what can be until `deadline`; what is on disk stays there, what is in memory is lost."""
         self.flush(deadline, patient=False)
-        with self._lock:
-            self._stopped = True
-            self._changed.notify_all()
+        self._halt()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
+        self._give_up()
+
+    @critical
+    def _halt(self) -> None:
+        with self._lock:
+            self._stopped = True
+            self._tell_waiters()
+            self._changed.notify_all()
+
+    @critical
+    def _give_up(self) -> None:
         with self._lock:
             for parcel in self._memory:
                 self._lose(parcel.sessions, "not sent in time")
             self._memory.clear()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it sends no more."""
+        return self._stopped
+
+    @critical
+    def retire(self) -> None:
+        """Send what was taken, and end then."""
+        with self._lock:
+            self._retired = True
+            self._changed.notify_all()
+
+    @critical
     def carried(self) -> Carried:
         """Return what became of everything so far."""
         with self._lock:
@@ -268,10 +306,10 @@ class Courier:
             while not self._stopped:
                 pause = _PAUSE_AFTER_FAULT
                 with guard("courier"):
-                    pause = self._turn()
-                with self._lock:
-                    if pause > 0 and not self._stopped:
-                        self._changed.wait(pause)
+                    self._carry_next()
+                    pause = 0.0
+                if pause:
+                    time.sleep(pause)
             with self._lock, guard("spool"):
                 if self._spool is not None:
                     self._spool.close()
@@ -279,22 +317,36 @@ class Courier:
             with guard("close the connection"):
                 self._transport.close()
 
-    def _turn(self) -> float:
-        """Send the next parcel if it may be sent now; return the seconds until there is something to do."""
-        now = self._clock()
+    def _carry_next(self) -> None:
+        load = self._await_load()
+        if load is not None:
+            answer = self._send(load.parcel)
+            with self._lock:
+                self._settle(load, answer, self._clock())
+
+    def _await_load(self) -> _Load | None:
+        """Wait until there is a parcel that may be sent now; None at the end."""
         with self._lock:
-            self._look_after_others(now)
-            load = self._next()
-            if load is None:
-                return max(0.0, self._look - now)
-            wait = self._not_before - now
-            if wait > 0 and (self._told_to_wait or not self._waiters):
-                return wait
-            if wait > 0 and self._failures:
-                self._not_before = now  # somebody waits: the next pause is a short one
-        answer = self._send(load.parcel)
-        with self._lock:
-            return self._settle(load, answer, self._clock())
+            while not self._stopped:
+                now = self._clock()
+                self._look_after_others(now)
+                pause = self._pause(now)
+                if pause <= 0:
+                    load = self._next()
+                    if load is not None:
+                        return load
+                    self._stopped = self._retired
+                    pause = self._look - now
+                if not self._stopped:
+                    self._changed.wait(max(0.0, pause))
+        return None
+
+    def _pause(self, now: float) -> float:
+        """Return for how many seconds nothing may be sent; for somebody who waits not so long."""
+        at = self._not_before
+        if self._waiters and not self._told_to_wait:
+            at = min(at, self._failed_at + _FLUSH_PACE)
+        return at - now
 
     def _look_after_others(self, now: float) -> None:
         if now < self._look:
@@ -318,15 +370,18 @@ class Courier:
             self._note_losses(spool)
         if first is None or spool is None:
             self._settled = self._taken
-            self._changed.notify_all()
+            self._tell_waiters()
             return None
         return _Load(first[1], first[0], own=first[0].sessions is not None)
 
     def _send(self, parcel: Parcel) -> Answer:
+        self.sending = True
         try:
             return self._connected().send(parcel.body, self._destination.timeout)
         except OSError as error:  # a certificate that can't be read, a proxy that makes no sense
             return Answer(Verdict.AGAIN, f"{type(error).__name__}: {error}", reached=False)
+        finally:
+            self.sending = False
 
     def _connected(self) -> Transport:
         if self._transport is None:
@@ -334,11 +389,12 @@ class Courier:
                 self._transport = self._destination.connect()
         return self._transport
 
-    def _settle(self, load: _Load, answer: Answer, now: float) -> float:
-        """Draw the consequences of an answer; return the seconds to wait."""
+    def _settle(self, load: _Load, answer: Answer, now: float) -> None:
+        """Draw the consequences of an answer."""
         self._answering = answer.reached and answer.verdict is Verdict.ACCEPTED
         if answer.verdict is Verdict.AGAIN:
-            return self._wait(answer, now)
+            self._wait(answer, now)
+            return
         self._failures, self._told_to_wait, self._not_before = 0, False, 0.0
         if answer.verdict is Verdict.ACCEPTED:
             self._trouble = answer.detail or None
@@ -349,17 +405,23 @@ class Courier:
         else:
             self._trouble = answer.detail
             self._refuse(load, answer.detail)
-        self._changed.notify_all()
-        return 0.0
+        self._tell_waiters()
 
-    def _wait(self, answer: Answer, now: float) -> float:
+    def _wait(self, answer: Answer, now: float) -> None:
         self._failures += 1
         self._trouble = answer.detail
         self._told_to_wait = answer.retry_after is not None
-        pause = self._destination.pacing.pause(self._failures, answer.retry_after, self._jitter())
-        self._not_before = now + pause
-        self._changed.notify_all()
-        return min(pause, _FLUSH_PACE) if self._waiters and not self._told_to_wait else pause
+        self._failed_at = now
+        self._not_before = now + self._destination.pacing.pause(
+            self._failures, answer.retry_after, self._jitter()
+        )
+        self._tell_waiters()
+
+    def _tell_waiters(self) -> None:
+        for waiter in self._waiters:
+            hopeless = self._stopped or (self._answering is False and not waiter.patient)
+            if hopeless or self._settled >= waiter.mark:
+                waiter.done.set()
 
     def _count_sent(self, load: _Load, answer: Answer) -> None:
         rejected = min(answer.rejected, load.parcel.items)

@@ -1,12 +1,10 @@
-"""The way out of an ended span: a bounded queue, and the one thread that batches and exports it.
+"""The way out of an ended span: a bounded queue, and the one thread that makes batches of what is in it.
 
-BatchSpanProcessor is not used: its `force_flush` says True after losing everything and ignores its
-timeout (otel-python #4568), its shutdown blocks for 30 s. Here results are counted as the exporter
-reports them, and whoever waits does so with a deadline while the thread does the work. The exporter is
-the official one and is imported in this thread: inline it stalls an event loop for 135-206 ms.
+What takes the batches is a `_way.py`: our own, which keeps them on disk until they are acknowledged
+(`_durable.py`), or an exporter of others (`_foreign.py`). Whoever waits does so with a deadline while the
+thread does the work, and what became of each span is counted.
 
-The thread also ends collected sessions, which must not happen where the collector comes by. What may hang in
-code of others when the process ends is `_spare.py`'s.
+The thread also does what must not run where it comes up: ending collected sessions.
 """
 
 from __future__ import annotations
@@ -21,19 +19,17 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-from otel_sessions.sdk._amend import amended
-from otel_sessions.sdk._guard import guard, guarded, say
+from otel_sessions.sdk._guard import guard, say
 from otel_sessions.sdk._importing import importing
-from otel_sessions.sdk._quiet import RetryLines, is_suppressed, suppressed
+from otel_sessions.sdk._quiet import is_suppressed, suppressed
+from otel_sessions.sdk._way import Outbound, Sent, Way, total
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_sessions.sdk._context import Place
 
-__all__ = ["Outbound", "Outlet", "Sent", "SpanWorker"]
+__all__ = ["Outlet", "SpanWorker"]
 
 Item = TypeVar("Item")
 
@@ -42,36 +38,22 @@ _COMPLAIN_AFTER: Final = 30.0
 """Seconds without any delivery after which a running program is told; a short one hears it at its end."""
 
 
-Outbound = tuple["ReadableSpan", "Place | None", bool]
-"""An ended span, where it belongs, and whether it ended after its run: a bare tuple, for it is many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of the spans of this process. `answering` is None until something was tried."""
-
-    sent: int
-    pending: int
-    dropped: dict[str, int]
-    answering: bool | None
-    trouble: str | None
-    target: str | None
-
-
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """Where spans go and how: `open_exporter` is called in the thread, and None exports nothing.
+    """Where spans go and how: `make_way` makes the way out, None exports nothing.
 
-    `target` and `hint` are for people; `delay` is in seconds, `queue` and `batch` count spans. `load`
-    imports, in `init()`, what can't be imported any more once the interpreter shuts down.
+    `target` and `hint` are for people; `delay` is in seconds, `queue` and `batch` count spans; `folder` is
+    where spans wait on disk. `load` imports, in `init()`, what can't be imported any more once the
+    interpreter shuts down.
     """
 
-    open_exporter: Callable[[], SpanExporter] | None
+    make_way: Callable[[], Way] | None
     target: str | None
     hint: str | None
     delay: float
     queue: int
     batch: int
+    folder: str | None = None
     load: Callable[[], object] | None = None
 
     def prepare(self) -> None:
@@ -87,6 +69,7 @@ class SpanWorker:
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
         self._stopped = False
+        self._way: Way | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -95,27 +78,20 @@ class SpanWorker:
         self._first: deque[Outbound] = deque()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._opening = False
         self._starting = threading.RLock()
         self._asleep = False
-        self._exporter: SpanExporter | None = None
-        self._in_flight: Sequence[Outbound] = ()
-        self._sent = 0
+        self._former: list[Way] = []
+        self._in_hand = 0
         self._dropped: Counter[str] = Counter()
-        self._answering: bool | None = None
-        self._trouble: str | None = None
-        self._silent = False
-        self._leaving: threading.Event | None = None
         self._failing_since: float | None = None
         self._complained = False
-        self._retries = RetryLines(self._on_retry)
 
     # --- For any thread ------------------------------------------------------------------------------
 
     @property
     def exports(self) -> bool:
         """Whether spans are sent at all."""
-        return self._outlet.open_exporter is not None
+        return self._outlet.make_way is not None
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -126,14 +102,21 @@ class SpanWorker:
                 # Known before it runs: the collector may come by here again in the midst of this.
                 thread = self._thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
                 try:
+                    self._make_way()
                     thread.start()
                 except RuntimeError:  # the process has too many, or is about to exit
                     self._thread = None
                     raise
 
+    def _make_way(self) -> None:
+        if self._way is None and self._outlet.make_way is not None:
+            self._way = self._outlet.make_way()
+            self._way.start()
+
     def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span on the queue; a full queue loses its oldest."""
-        if self._outlet.open_exporter is None or (self._in_flight and is_suppressed(span)):
+        way = self._way
+        if self._outlet.make_way is None or (way is not None and way.busy and is_suppressed(span)):
             return  # the second: an instrumentation traced our own request
         item = (span, place, late)
         if self._stopped:
@@ -150,7 +133,7 @@ class SpanWorker:
 
     def take_first(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span before all that wait; for the roots that end with the process, which are few."""
-        if self._stopped or self._outlet.open_exporter is None:
+        if self._stopped or self._outlet.make_way is None:
             self.take(span, place, late)
             return
         self._first.append((span, place, late))
@@ -165,8 +148,11 @@ class SpanWorker:
         return len(self._queue) + len(self._first)
 
     def flush(self, deadline: float) -> bool:
-        """Wait until everything taken so far was tried, at most until `deadline` (monotonic s)."""
-        return self._flush(deadline, threading.Event())
+        """Wait until all that was taken has arrived or is lost, at most until `deadline` (monotonic s)."""
+        if not self._flush(deadline, threading.Event()):
+            return False
+        arrived = [way.flush(deadline) for way in self._ways()]
+        return all(arrived)
 
     def _flush(self, deadline: float, done: threading.Event) -> bool:
         if self._waiting:
@@ -194,36 +180,35 @@ class SpanWorker:
         self._jobs.put(None)
 
     def stop(self, deadline: float) -> None:
-        """Flush, then end the thread; what is left at `deadline` is counted as dropped.
+        """Flush, then end the thread; what can't be kept at `deadline` is counted as dropped.
 
         Where nobody listens it does not sit the deadline out: a program would end late for nothing.
         """
-        leaving = self._leaving = threading.Event()
-        if self._silent:
-            leaving.set()
+        leaving = threading.Event()
+        for way in self._ways():
+            way.hasten(leaving)
         self._flush(deadline, leaving)
         self._stopped = True
         self._jobs.put(None)
         self._lose(_drained(self._first), "not sent in time")
         self._lose(_drained(self._queue), "not sent in time")
-        if self._silent:  # a retry is under way: this ends it
-            self._stop_exporter()
+        for way in self._ways():
+            way.stop(deadline)
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
 
     def abandon(self) -> None:
-        """Shut the exporter down where the thread can't, for it hangs in it; so may this."""
-        if self._in_flight:
-            self._stop_exporter()
+        """End a way that the thread can't end, for it hangs in it; so may this."""
+        if self._in_hand:
+            for way in self._ways():
+                way.abandon()
 
     def sent(self) -> Sent:
         """Return what became of the spans so far."""
-        return Sent(
-            sent=self._sent,
-            pending=self._waiting + len(self._in_flight),
-            dropped=dict(self._dropped),
-            answering=self._answering,
-            trouble=self._trouble,
+        return total(
+            (way.sent() for way in self._ways()),
+            pending=self._waiting + self._in_hand,
+            dropped=self._dropped,
             target=self._outlet.target,
         )
 
@@ -231,46 +216,46 @@ class SpanWorker:
         """Say in one line what was not delivered and where, if anything; `more` is what else was not."""
         state = self.sent()
         lost = sum(state.dropped.values()) + state.pending
-        if lost:
+        if lost + state.kept:
             say(
-                "otel_sessions: %d of %d spans%s were not delivered to %s%s%s",
-                lost,
-                lost + state.sent,
+                "otel_sessions: %d of %d spans%s were not delivered to %s%s%s%s",
+                lost + state.kept,
+                lost + state.kept + state.sent,
                 more,
                 self._outlet.target,
                 f" ({state.trouble})" if state.trouble else "",
+                _kept(state, self._outlet.folder),
                 f"; {self._outlet.hint}" if self._outlet.hint else "",
             )
+
+    def _ways(self) -> list[Way]:
+        return [*self._former, *([self._way] if self._way is not None else [])]
 
     # --- Fork --------------------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
         """Begin with an empty queue: the parent sends what was in it. The next span starts the thread."""
-        self._retries.leave()
+        inherited, self._way = self._ways(), None
         self._reset()
+        for way in inherited:
+            way.after_fork_in_child()
 
     # --- In the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         with suppressed():
-            self._open(self._outlet)
+            self._open()
             due: float | None = None
             while not self._stopped:
                 due = self._turn(due)
-            self._stop_exporter()
-            self._retries.leave()
+            for way in self._ways():
+                with guard("exporter"):
+                    way.replaced_by(None)
 
-    @guarded("exporter")
-    def _open(self, outlet: Outlet) -> None:
-        open_exporter = outlet.open_exporter
-        if open_exporter is not None:
-            self._opening = True
-            try:
-                with importing():
-                    self._exporter = open_exporter()
-            finally:
-                self._opening = False
-            self._retries.listen()
+    def _open(self) -> None:
+        if self._way is not None:
+            with guard("exporter"), importing():
+                self._way.open()
 
     def _turn(self, due: float | None) -> float | None:
         """Wait for a job, a full batch or the time to send; return when what is queued is due."""
@@ -328,60 +313,37 @@ class SpanWorker:
         return batch
 
     def _switch(self, outlet: Outlet) -> None:
-        former, self._exporter = self._exporter, None
-        self._open(outlet)
-        if former is not self._exporter:
-            _shut(former)
+        former, self._way = self._way, None
+        if outlet.make_way is not None:
+            self._way = outlet.make_way()
+            self._way.start()
+        self._open()
+        if former is not None:
+            self._former.append(former)
+            with guard("exporter"):
+                former.replaced_by(self._way)
 
     def _send(self, batch: Sequence[Outbound]) -> None:
-        self._in_flight = batch
-        try:
-            delivered = self._export(batch)
-        finally:
-            self._in_flight = ()
-        if delivered:
-            self._sent += len(batch)
-            self._answering, self._silent, self._trouble, self._failing_since = True, False, None, None
-        elif len(batch) > 1 and self._retries.indigestible:
-            # One bad span (a lone surrogate in its name, too many bytes) fails a whole batch.
-            middle = len(batch) // 2
-            self._send(batch[:middle])
-            self._send(batch[middle:])
-        else:
-            self._lose(batch, "unsendable" if self._retries.indigestible else "export failed")
-            self._note_failure()
-
-    def _export(self, batch: Sequence[Outbound]) -> bool:
-        exporter = self._exporter
-        if exporter is None:
-            return False
-        self._retries.begin()
-        result: SpanExportResult | None = None
+        self._in_hand, way, taken = len(batch), self._way, False
         with guard("exporter"):
-            result = exporter.export([_outgoing(item) for item in batch])
-        return result is SpanExportResult.SUCCESS
+            if way is not None:
+                way.send(batch)
+                taken = True
+        if not taken:
+            self._lose(batch, "no way out" if way is None else "unsendable")
+        self._in_hand = 0
+        if way is not None:
+            self._watch(way.sent().answering, time.monotonic())
 
-    def _note_failure(self) -> None:
-        if self._retries.indigestible:
-            return
-        self._answering = False
-        self._trouble = self._retries.reason or self._trouble or "the exporter reported a failure"
-        now = time.monotonic()
-        if self._failing_since is None:
+    def _watch(self, answering: bool | None, now: float) -> None:
+        """Tell a running program, once, that nothing has been taken for long."""
+        if answering is not False:
+            self._failing_since = None
+        elif self._failing_since is None:
             self._failing_since = now
         elif now - self._failing_since > _COMPLAIN_AFTER and not self._complained:
             self._complained = True
             self.complain()
-
-    def _stop_exporter(self) -> None:
-        """Shut the exporter down, once."""
-        exporter, self._exporter = self._exporter, None
-        _shut(exporter)
-
-    def _on_retry(self, reason: str, *, reached: bool) -> None:
-        self._answering, self._trouble, self._silent = False, reason, not reached
-        if self._silent and self._leaving is not None:
-            self._leaving.set()
 
     def _lose(self, items: Iterable[Outbound | Outlet], why: str) -> None:
         for item in items:
@@ -394,10 +356,12 @@ class SpanWorker:
                 place.lost()
 
 
-@guarded("exporter shutdown")
-def _shut(exporter: SpanExporter | None) -> None:
-    if exporter is not None:
-        exporter.shutdown()
+def _kept(state: Sent, folder: str | None) -> str:
+    """Say what is not lost of what was not delivered."""
+    if not folder or not state.kept + state.pending:
+        return ""
+    number = state.kept or state.pending
+    return f": {number} are kept in {folder}, for the next program that sends there"
 
 
 def _drained(queue: deque[Item]) -> Iterator[Item]:
@@ -405,11 +369,3 @@ def _drained(queue: deque[Item]) -> Iterator[Item]:
     with suppress(IndexError):
         while True:
             yield queue.popleft()
-
-
-def _outgoing(item: Outbound) -> ReadableSpan:
-    """Return the span with what was evicted or became known at its end; at worst as it is."""
-    span, place, late = item
-    with guard("amend"):
-        return amended(span, place, late=late)
-    return span

@@ -1,32 +1,25 @@
 """OTLP over gRPC: the only module of the SDK that imports grpc, and lazily.
 
-Life cycle events go by a raw unary call with bytes: the request is serialised once, as for HTTP. Spans go by
-OpenTelemetry's exporter, but for those of a program that ends before that could be imported.
+A raw unary call with bytes: the request is serialised once, as for HTTP. OpenTelemetry's own exporter makes a
+Resource when it is imported, hence a thread pool: refused in a program that ends at once.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_sessions.sdk._answer import USER_AGENT, Answer, Verdict
 from otel_sessions.sdk._endpoint import Compression, Endpoint, Signal
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
+__all__ = ["GrpcTransport"]
 
-__all__ = ["GrpcTransport", "open_span_exporter"]
-
-_logger: Final = logging.getLogger(__name__)
 _METHODS: Final[dict[Signal, str]] = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -129,41 +122,3 @@ def _retry_delay(metadata: Any) -> float | None:
         except (DecodeError, ValueError):
             return None
     return None
-
-
-def open_span_exporter(endpoint: Endpoint) -> SpanExporter:
-    """Make OpenTelemetry's exporter of spans over gRPC; it reads headers and TLS from the environment.
-
-    While it is imported it makes a Resource, hence a thread pool, which is refused once the interpreter
-    shuts down: in a program that ended so soon each batch is sent by one plain call.
-    """
-    try:
-        # Inside, because events alone do without it.
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    except RuntimeError:
-        return _PlainSpanExporter(endpoint)
-    return OTLPSpanExporter(endpoint=endpoint.url, insecure=endpoint.insecure)
-
-
-class _PlainSpanExporter(SpanExporter):
-    """Sends each batch once: at the end of a program there is no time to try again."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._transport = GrpcTransport(endpoint, "traces")
-        self._timeout = endpoint.timeout
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send one batch; why it was not taken is logged."""
-        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans  # noqa: PLC0415 - rare
-
-        answer = self._transport.send(encode_spans(spans).SerializeToString(), self._timeout)
-        if answer.verdict is Verdict.ACCEPTED:
-            return SpanExportResult.SUCCESS
-        # An error that carries no answer is logged with an exception, as OpenTelemetry's exporters do.
-        silence = None if answer.reached else ConnectionError(answer.detail)
-        _logger.error("%s", silence or answer.detail)
-        return SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Close the connection."""
-        self._transport.close()

@@ -1,4 +1,4 @@
-"""Which exporter spans leave by: the official ones, by their public constructors, opened in the thread."""
+"""Which way spans leave: our own to an OTLP endpoint, the caller's exporter, or the console."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from otel_sessions.sdk._export import Outlet
+from otel_sessions.sdk._foreign import ForeignWay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,44 +15,47 @@ if TYPE_CHECKING:
 
     from otel_sessions.sdk._endpoint import Endpoint
     from otel_sessions.sdk._settings import Settings
+    from otel_sessions.sdk._way import Way
 
 __all__ = ["outlet"]
 
 
 def outlet(settings: Settings, exporter: SpanExporter | None, *, wanted: bool) -> Outlet:
     """Return the way out, if one is wanted: the caller's exporter, or the one that the environment names."""
-    open_exporter: Callable[[], SpanExporter] | None = None
+    make_way: Callable[[], Way] | None = None
     target: str | None = None
-    hint = None
-    load: Callable[[], object] | None = None
     endpoint = settings.endpoint
-    if not wanted:
-        pass
-    elif exporter is not None:
-        given = exporter
-        open_exporter, target = lambda: given, type(exporter).__name__
-    elif settings.exporter == "console":
-        open_exporter, target = _console, "the console"
-    elif endpoint is not None:
-        there = endpoint
-        open_exporter, target, hint = lambda: _otlp(there), endpoint.address, endpoint.doubt
-        load = _load_grpc if there.protocol == "grpc" else None
-    return Outlet(open_exporter, target, hint, settings.delay, settings.queue, settings.batch, load)
+    if wanted and exporter is not None:
+        given, target = exporter, type(exporter).__name__
+        make_way = lambda: ForeignWay(lambda: given, type(given).__name__)  # noqa: E731 - one of three
+    elif wanted and settings.exporter == "console":
+        make_way, target = (lambda: ForeignWay(_console, "the console")), "the console"
+    elif wanted and endpoint is not None:
+        return _to(endpoint, settings)
+    return Outlet(make_way, target, None, settings.delay, settings.queue, settings.batch)
 
 
-def _otlp(endpoint: Endpoint) -> SpanExporter:
-    if endpoint.protocol == "grpc":
-        from otel_sessions.sdk import _grpc  # noqa: PLC0415 - the only way to grpc
+def _to(endpoint: Endpoint, settings: Settings) -> Outlet:
+    def make_way() -> Way:
+        from otel_sessions.sdk._durable import DurableWay  # noqa: PLC0415 - not for exporters of others
 
-        return _grpc.open_span_exporter(endpoint)
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        return DurableWay(endpoint, settings.spool)
 
-    return OTLPSpanExporter(endpoint=endpoint.url)
+    return Outlet(
+        make_way,
+        endpoint.address,
+        endpoint.doubt,
+        settings.delay,
+        settings.queue,
+        settings.batch,
+        folder=None if settings.spool is None else str(settings.spool),
+        load=_load_grpc if endpoint.protocol == "grpc" else None,
+    )
 
 
 def _load_grpc() -> None:
-    # It makes a Resource when it is imported, hence a thread pool: refused once the interpreter shuts down.
-    importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
+    # A program that ends at once has no time to import it in a thread.
+    importlib.import_module("otel_sessions.sdk._grpc")
 
 
 def _console() -> SpanExporter:

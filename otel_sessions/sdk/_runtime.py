@@ -69,7 +69,16 @@ class Plan:
     def way_out(self) -> tuple[object, ...]:
         """Return all that decides how spans leave."""
         said, read = self.arguments, self.settings
-        return said.exporter, said.export, read.exporter, read.endpoint, read.delay, read.queue, read.batch
+        return (
+            said.exporter,
+            said.export,
+            read.exporter,
+            read.endpoint,
+            read.delay,
+            read.queue,
+            read.batch,
+            read.spool,
+        )
 
     @classmethod
     def make(cls, arguments: Arguments, *, events: bool = True) -> Plan:
@@ -275,7 +284,7 @@ class Runtime:
         with guard("complaint"):
             events, lost = self.liveness.stats(), self._lost_events()
             spans = self.worker.sent()
-            if spans.pending or spans.dropped:
+            if spans.pending or spans.kept or spans.dropped:
                 self.worker.complain(f" and {lost} life cycle events" if lost else "")
             elif lost:
                 say(

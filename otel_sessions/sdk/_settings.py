@@ -11,7 +11,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Final
+
+from platformdirs import user_state_path
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
@@ -63,7 +66,8 @@ class Content(Enum):
 class Settings:
     """Everything that arguments and environment decide. Durations are in seconds.
 
-    `endpoint` is None unless `exporter` is "otlp".
+    `endpoint` is None unless `exporter` is "otlp". `spool` is the folder of spans that wait; None keeps them
+    in memory.
     """
 
     content: Content = Content.EXPLICIT
@@ -76,6 +80,7 @@ class Settings:
     delay: float = _DELAY
     queue: int = _QUEUE
     batch: int = _BATCH
+    spool: Path | None = None
 
     @classmethod
     def read(
@@ -108,6 +113,7 @@ class Settings:
             delay=_milliseconds(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY),
             queue=queue,
             batch=min(queue, _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH)),
+            spool=_spool(environ),
         )
 
 
@@ -130,6 +136,21 @@ def sdk_disabled(environ: Mapping[str, str]) -> bool:
 
 def _flag(environ: Mapping[str, str], variable: str) -> bool:
     return environ.get(variable, "").strip().lower() == "true"
+
+
+def _spool(environ: Mapping[str, str]) -> Path | None:
+    value = environ.get("OTEL_SESSIONS_SPOOL", "").strip()
+    if value.lower() == "off":
+        return None
+    if not value:
+        return user_state_path("otel-sessions", appauthor=False) / "spool"
+    folder = Path(value)
+    if not folder.is_absolute():
+        raise ConfigurationError(
+            f"OTEL_SESSIONS_SPOOL={value!r}: give a folder by its whole path, for programs may change "
+            "theirs, or off"
+        )
+    return folder
 
 
 def _content(environ: Mapping[str, str], capture: bool | None) -> Content:

@@ -20,18 +20,19 @@ __all__ = ["FlushResult", "Stats", "flush", "shutdown", "stats"]
 class Stats:
     """What this process has done so far; a forked child begins anew.
 
-    `sessions_open` and `spans_open` are open now. Of ended spans `sent` were taken by the exporter,
-    `pending` wait, `dropped` are lost, by reason. All three are 0 where a joined provider's own exporter
-    sends. `endpoint` is where spans go, `answering` whether it took the last ones (None before the first
-    try), `trouble` what the exporter said. `events` counts the life cycle events. `ignored` is what came too
-    late to be recorded, and open spans beyond the bound that are no longer looked after, by kind; `faults`
-    are our own faults by place: none is expected.
+    `sessions_open` and `spans_open` are open now. Of ended spans `sent` were acknowledged, `pending` wait,
+    `dropped` are lost, by reason; after `shutdown()` `kept` ones are on disk, for a later program that sends
+    there. All are 0 where a joined provider's own exporter sends. `endpoint` is where spans go, `answering`
+    whether it took the last ones (None before the first try), `trouble` what it said. `events` counts the
+    life cycle events. `ignored` is what came too late to be recorded, and open spans beyond the bound that
+    are no longer looked after, by kind; `faults` are our own faults by place: none is expected.
     """
 
     sessions_open: int = 0
     spans_open: int = 0
     sent: int = 0
     pending: int = 0
+    kept: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     endpoint: str | None = None
     answering: bool | None = None
@@ -55,6 +56,7 @@ class FlushResult:
     complete: bool | None
     sent: int = 0
     pending: int = 0
+    kept: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     endpoint: str | None = None
     answering: bool | None = None
@@ -74,6 +76,7 @@ def stats() -> Stats:
         spans_open=len(registry.open),
         sent=state.sent,
         pending=state.pending,
+        kept=state.kept,
         dropped=state.dropped,
         endpoint=state.target,
         answering=state.answering,
@@ -105,9 +108,10 @@ def flush(timeout: float = 2.0) -> FlushResult:
 def shutdown(timeout: float = 2.0) -> FlushResult:
     """End tracing as the end of the process would: end what is open, send everything, stop the threads.
 
-    What is left after `timeout` seconds is counted as dropped. The exporter and the `span_processors` that
-    were given are shut down, a joined provider only sends what it has. Later sessions work, but nothing is
-    recorded, until `init()` is called again. Raises ConfigurationError where `timeout` is no number.
+    What is left after `timeout` seconds stays on disk, where there is a spool, else it is counted as dropped.
+    The exporter and the `span_processors` that were given are shut down, a joined provider only sends what it
+    has. Later sessions work, but nothing is recorded, until `init()` is called again. Raises
+    ConfigurationError where `timeout` is no number.
     """
     timeout = patience(timeout)
     runtime = _provider.current()
@@ -130,6 +134,8 @@ def _result(runtime: _provider.Runtime, reason: str | None, lost_before: int) ->
     lost = sum(state.dropped.values()) - lost_before
     if state.pending:
         reason = f"{state.pending} spans still wait"
+    elif state.kept:
+        reason = f"{state.kept} spans are kept on disk, for a later program"
     elif lost:
         reason = f"{lost} spans were lost"
     complete: bool | None = reason is None
@@ -140,6 +146,7 @@ def _result(runtime: _provider.Runtime, reason: str | None, lost_before: int) ->
         complete=complete,
         sent=state.sent,
         pending=state.pending,
+        kept=state.kept,
         dropped=state.dropped,
         endpoint=state.target,
         answering=state.answering,

@@ -31,6 +31,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     earlier, global_provider = set(threading.enumerate()), type(trace.get_tracer_provider())
     for variable in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(variable)
+    monkeypatch.setenv("OTEL_SESSIONS_SPOOL", "off")  # the tests of the spool have folders of their own
     before = _context.swap((None, _context.otel.Context()))
     monkeypatch.setattr(_provider, "_state", _provider._State())
     _guard._said.clear()
@@ -87,7 +88,12 @@ def start_program(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str
         bare = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TRACE"))}
         process = subprocess.Popen(
             [sys.executable, *options, str(path)],
-            env={**bare, "PYTHONWARNINGS": "ignore::DeprecationWarning", **(env or {})},
+            env={
+                **bare,
+                "OTEL_SESSIONS_SPOOL": "off",
+                "PYTHONWARNINGS": "ignore::DeprecationWarning",
+                **(env or {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -118,8 +118,8 @@ class Collector:
 
 
 @contextmanager
-def collector() -> Iterator[Collector]:
-    """Run a collector."""
+def collector(port: int = 0) -> Iterator[Collector]:
+    """Run a collector, on a free port unless told."""
     kept = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -138,7 +138,7 @@ def collector() -> Iterator[Collector]:
         def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         kept.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -23,6 +24,7 @@ import otel_sessions
 from otel_sessions.lifecycle import ENDINGS
 from otel_sessions.sdk import _exit, _provider
 from otel_sessions.sdk._export import Outlet, SpanWorker
+from otel_sessions.sdk._foreign import ForeignWay
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._session import root_of
 
@@ -315,7 +317,7 @@ def test_a_program_that_ends_at_once_sends_its_spans_over_grpc(run_program: Call
 def test_a_thread_that_could_not_start_is_tried_again(gate: Gate, monkeypatch: pytest.MonkeyPatch):
     """A process at its limit of threads is told so, waits for nobody, and may go on later."""
     gate.go_on.set()
-    worker = SpanWorker(Outlet(lambda: gate, "gate", None, 3600.0, 10, 4))
+    worker = SpanWorker(Outlet(lambda: ForeignWay(lambda: gate, "gate"), "gate", None, 3600.0, 10, 4))
     with monkeypatch.context() as limited:
         limited.setattr(threading.Thread, "start", _no_thread)
         worker.start()
@@ -343,7 +345,7 @@ def test_a_worker_without_a_thread_can_be_stopped(monkeypatch: pytest.MonkeyPatc
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("a")
     assert isinstance(span, ReadableSpan)
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
-    worker = SpanWorker(Outlet(Gate, "gate", None, 3600.0, 10, 4))
+    worker = SpanWorker(Outlet(lambda: ForeignWay(Gate, "gate"), "gate", None, 3600.0, 10, 4))
     worker.start()
     worker.take(span, None, late=False)
     worker.stop(time.monotonic() + 60)
@@ -357,9 +359,24 @@ def _no_thread(_thread: threading.Thread) -> None:
 def test_a_refusal_is_told_with_its_status(
     collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """401 and the like are no reason to retry; the official exporter's own lines are kept out of the log."""
+    """401 and the like are no reason to retry."""
     collector.status = 401
     _init(collector, monkeypatch)
+    _steps("a")
+    result = otel_sessions.flush(20)
+    assert (result.complete, result.dropped) == (False, {"rejected": 1})
+    assert result.trouble is not None
+    assert result.trouble.startswith("HTTP 401")
+
+
+def test_a_given_exporter_says_what_it_does_in_its_own_words_once(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """The official exporter's lines are kept out of the log; why it failed is in the result."""
+    collector.status = 401
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    provider = TracerProvider(shutdown_on_exit=False)
+    otel_sessions.init(tracer_provider=provider, exporter=OTLPSpanExporter(f"{collector.url}/v1/traces"))
     _steps("a")
     result = otel_sessions.flush(20)
     assert (result.complete, result.dropped) == (False, {"export failed": 1})
@@ -380,19 +397,29 @@ def test_lines_of_other_exporters_are_left_alone(
 
 
 def test_one_bad_span_does_not_take_its_batch_along(collector: Collector, monkeypatch: pytest.MonkeyPatch):
-    """A lone surrogate in a name can't be encoded; that span is lost and counted, the others arrive."""
-    _init(collector, monkeypatch, OTEL_BSP_SCHEDULE_DELAY="3600000")
+    """A lone surrogate in a name can't be encoded by the official exporter: that span alone is lost."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    provider = TracerProvider(shutdown_on_exit=False)
+    otel_sessions.init(tracer_provider=provider, exporter=OTLPSpanExporter(f"{collector.url}/v1/traces"))
     _steps("a", "b")
-    provider = otel_sessions.init().tracer_provider
-    assert provider is not None
     provider.get_tracer("other").start_span("bad \udc80").end()
     _steps("c")
     result = otel_sessions.flush(20)
     assert (result.sent, result.dropped) == (3, {"unsendable": 1})
     assert sorted(span.name for span in collector.spans()) == ["a", "b", "c"]
+
+
+def test_no_name_costs_a_span(collector: Collector, monkeypatch: pytest.MonkeyPatch):
+    """A lone surrogate is made sendable by our own exporter, in the names of others too."""
+    _init(collector, monkeypatch)
+    provider = otel_sessions.init().tracer_provider
+    assert provider is not None
+    provider.get_tracer("other").start_span("bad \udc80").end()
     with otel_sessions.session("bad \udc80", title="\udc80"):
         pass
-    assert otel_sessions.flush(20).sent == 4
+    assert otel_sessions.flush(20).complete
+    assert sorted(span.name for span in collector.spans()) == ["bad \\udc80", "session bad ?"]
 
 
 def test_a_slow_backend_is_waited_for_by_flush_only(collector: Collector, monkeypatch: pytest.MonkeyPatch):

@@ -110,4 +110,5 @@ def agent_environment(endpoint: str, service: str) -> dict[str, str]:
         "OTEL_SERVICE_NAME": service,
         "OTEL_SESSIONS_HEARTBEAT": "2",
         "OTEL_SESSIONS_LEASE": "10",
+        "OTEL_SESSIONS_SPOOL": "off",
     }

@@ -1,0 +1,100 @@
+"""What a way out of this process is, and what it says became of the spans it took.
+
+Two there are: `_durable.py`, our own to an OTLP endpoint, and `_foreign.py`, an exporter of others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_sessions.sdk._context import Place
+
+__all__ = ["Outbound", "Sent", "Way", "total"]
+
+Outbound = tuple["ReadableSpan", "Place | None", bool]
+"""An ended span, where it belongs, and whether it ended after its run: a bare tuple, for it is many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of spans, in numbers.
+
+    `kept` are on disk, for a later program, because this one is about to end. `answering` is None until
+    something was tried.
+    """
+
+    sent: int = 0
+    pending: int = 0
+    kept: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    answering: bool | None = None
+    trouble: str | None = None
+    target: str | None = None
+
+
+class Way(Protocol):
+    """A way out. `open` and `send` are called in the worker's thread, everything else anywhere."""
+
+    def start(self) -> None:
+        """Start what it needs a thread for, while there may be one."""
+        ...
+
+    def open(self) -> None:
+        """Import what it needs."""
+        ...
+
+    def send(self, batch: Sequence[Outbound]) -> None:
+        """Take a batch, and account for it."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, which an instrumentation may trace."""
+        ...
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until what was taken has arrived or is lost, at most until `deadline` (monotonic s)."""
+        ...
+
+    def hasten(self, nobody_listens: threading.Event) -> None:
+        """Set the event as soon as it is clear that waiting for `send` is in vain."""
+        ...
+
+    def replaced_by(self, other: Way | None) -> None:
+        """Send what it has, and end."""
+        ...
+
+    def stop(self, deadline: float) -> None:
+        """Send what it has until `deadline` (monotonic s), and end."""
+        ...
+
+    def abandon(self) -> None:
+        """End what hangs; this may hang too."""
+        ...
+
+    def sent(self) -> Sent:
+        """Tell what became of what it took."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's."""
+        ...
+
+
+def total(parts: Iterable[Sent], *, pending: int, dropped: Mapping[str, int], target: str | None) -> Sent:
+    """Sum what several ways tell, and what waits before them; the last one tells how it is now."""
+    sent, kept = 0, 0
+    lost = Counter(dropped)
+    last = Sent()
+    for last in parts:
+        sent, pending, kept = sent + last.sent, pending + last.pending, kept + last.kept
+        lost.update(last.dropped)
+    return Sent(sent, pending, kept, dict(lost), last.answering, last.trouble, target)

@@ -1,0 +1,213 @@
+"""What an agent's spans survive: a dead collector, exit, signals, kill -9; by real programs with a spool."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from outcomes import Ended
+from span_collector import Collector
+from span_collector import collector as run_collector
+
+Run = Callable[..., Ended]
+
+WORK = """
+import otel_sessions, os, sys, time
+otel_sessions.init(service_name="agent")
+def work(number):
+    with otel_sessions.session("work", id=f"s{number}"):
+        with otel_sessions.tool("look"):
+            pass
+"""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Name a folder for the spool."""
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def nobody() -> Mapping[str, str]:
+    """Return the environment of a program whose collector is down."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{probe.getsockname()[1]}"}
+
+
+def _port(env: Mapping[str, str]) -> int:
+    return int(env["OTEL_EXPORTER_OTLP_ENDPOINT"].rpartition(":")[2])
+
+
+def _left(spool: Path) -> list[str]:
+    """Name the parcels that lie in a spool."""
+    return [path.name for path in spool.rglob("0*") if path.is_file()]
+
+
+def test_what_a_dead_collector_did_not_take_leaves_with_the_next_program(
+    run_program: Run, nobody: Mapping[str, str], spool: Path
+):
+    """The first program says in one line where its spans are; the second one sends both programs' spans."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool)}
+    first = run_program(WORK + "work(1)", env)
+    lines = [line for line in first.err.splitlines() if "not delivered" in line]
+    assert first.code == 0
+    assert len(lines) == 1, first.err
+    assert f"2 are kept in {spool}" in lines[0]
+    assert _left(spool)
+    with run_collector(port=_port(env)) as collector:
+        second = run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(0.5)", env)
+        assert second.err == ""
+        collector.wait_for(lambda it: len(it.spans()) == 4)
+        assert {span.session_id for span in collector.spans()} == {"s1", "s2"}
+    assert _left(spool) == []
+
+
+def test_without_a_spool_one_line_tells_that_the_spans_are_lost(
+    run_program: Run, nobody: Mapping[str, str], tmp_path: Path
+):
+    """OTEL_SESSIONS_SPOOL=off writes nothing."""
+    ended = run_program(WORK + "work(1)", {**nobody, "OTEL_SESSIONS_SPOOL": "off", "HOME": str(tmp_path)})
+    assert "2 of 2 spans" in ended.err
+    assert "kept" not in ended.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["program0.py"]
+
+
+def test_by_default_spans_wait_in_the_users_state_folder(
+    start_program, nobody: Mapping[str, str], tmp_path: Path
+):
+    """Nothing has to be set up for it."""
+    process = start_program(
+        WORK + "work(1)",
+        {
+            **nobody,
+            "OTEL_SESSIONS_SPOOL": "",
+            "HOME": str(tmp_path),
+            "XDG_STATE_HOME": str(tmp_path / "state"),
+        },
+    )
+    process.communicate(timeout=30)
+    assert len(_left(tmp_path)) == 1
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("spool/**/*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_had_ended_survives_a_death(
+    start_program, nobody: Mapping[str, str], spool: Path, how: signal.Signals
+):
+    """After 200 ms a span is on disk: kill -9 loses what was open, SIGTERM not even that."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool)}
+    process = start_program(
+        WORK
+        + """
+session = otel_sessions.start_session("work", id="s1")
+for number in range(100):
+    with otel_sessions.tool(f"tool {number}"):
+        pass
+print("ready", flush=True)
+time.sleep(60)
+""",
+        env,
+    )
+    assert process.stdout.readline() == "ready\n"
+    end = time.monotonic() + 20
+    while not _left(spool):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(how)
+    process.communicate(timeout=20)
+    with run_collector(port=_port(env)) as collector:
+        start_program(WORK + "time.sleep(60)", env)
+        collector.wait_for(lambda it: len(it.spans()) >= (101 if how is signal.SIGTERM else 100))
+        names = {span.name for span in collector.spans()}
+        assert names >= {f"execute_tool tool {number}" for number in range(100)}
+        assert ("session work" in names) == (how is signal.SIGTERM)
+
+
+def test_a_burst_over_the_queue_is_on_disk_not_away(start_program, nobody: Mapping[str, str], spool: Path):
+    """40,000 spans with nobody there: none is dropped, and all arrive when somebody is."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool), "OTEL_LOGS_EXPORTER": "none"}
+    process = start_program(
+        WORK
+        + """
+with otel_sessions.session("burst"):
+    for number in range(40):
+        for _ in range(1000):
+            with otel_sessions.step("s"):
+                pass
+        time.sleep(0.1)
+time.sleep(1)
+print(otel_sessions.stats().dropped, flush=True)
+sys.stdin.readline()
+print(otel_sessions.flush(60).complete, flush=True)
+""",
+        env,
+    )
+    assert process.stdout.readline() == "{}\n"
+    with run_collector(port=_port(env)) as collector:
+        out, err = process.communicate("\n", timeout=90)
+        assert out == "True\n", err
+        assert len({span.span_id for span in collector.spans()}) == 40_001
+
+
+def test_a_session_of_a_program_that_a_collector_refuses_is_told_as_missing(
+    run_program: Run, collector: Collector, spool: Path
+):
+    """A refusal for good is counted on the session's own counts, and set aside with its reason."""
+    collector.status = 400
+    ended = run_program(
+        WORK
+        + """
+session = otel_sessions.start_session("work", id="s1")
+with otel_sessions.tool("look"):
+    pass
+result = otel_sessions.flush(20)
+print(result.complete, dict(result.dropped))
+""",
+        {**collector.env, "OTEL_SESSIONS_SPOOL": str(spool), "OTEL_LOGS_EXPORTER": "none"},
+    )
+    assert ended.out == "False {'rejected': 1}\n"
+    reasons = [path.read_text() for path in spool.rglob("*.why")]
+    assert any("400" in reason for reason in reasons)
+
+
+def test_a_relative_folder_is_refused(run_program: Run):
+    """A program that changes its folder would find its spans no more."""
+    ended = run_program(WORK, {"OTEL_SESSIONS_SPOOL": "somewhere"})
+    assert ended.code == 1
+    assert "ConfigurationError: OTEL_SESSIONS_SPOOL='somewhere': give a folder by its whole path" in ended.err
+
+
+def test_two_programs_share_a_spool(start_program, nobody: Mapping[str, str], spool: Path):
+    """Each sends what is its own while both live; every span arrives once."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool)}
+    source = (
+        WORK
+        + "\nfor number in range(20): work(f'{os.getpid()}-{number}')\nprint('ready', flush=True)\nsys.stdin.readline()\notel_sessions.flush(30)"
+    )
+    programs = [start_program(source, env) for _ in range(2)]
+    for program in programs:
+        assert program.stdout.readline() == "ready\n"
+    with run_collector(port=_port(env)) as collector:
+        for program in programs:
+            program.stdin.write("\n")
+            program.stdin.flush()
+        for program in programs:
+            program.communicate(timeout=60)
+        found = [span.span_id for span in collector.spans()]
+        assert len(found) == len(set(found)) == 80
+    assert _left(spool) == []
+
+
+def test_a_folder_that_can_not_be_made_costs_nothing(run_program: Run, collector: Collector, spool: Path):
+    """The agent goes on, spans go by memory, and one line says so."""
+    spool.write_text("a file")
+    ended = run_program(WORK + "work(1)", {**collector.env, "OTEL_SESSIONS_SPOOL": str(spool)})
+    assert ended.code == 0
+    assert ended.err.count("OTEL_SESSIONS_SPOOL names another folder") == 1
+    assert len(collector.spans()) == 2
