@@ -16,6 +16,7 @@ import pytest
 from otel_sessions.backend.filter_text import parse
 from otel_sessions.backend.records import Encoding, LogRecord, Request, SessionHint, Signal, SpanRecord
 from otel_sessions.backend.resolve import global_key, session_id
+from otel_sessions.backend.store._list import list_sessions
 from otel_sessions.backend.store._search import search
 from otel_sessions.backend.store.base import SearchQuery, SessionQuery
 from otel_sessions.backend.store.sqlite import SqliteStore
@@ -256,6 +257,25 @@ def test_a_page_of_the_list_costs_the_same_at_any_size(store: SqliteStore, query
     """In steps of SQLite's machine, which no load of this machine changes."""
     few = _steps(store, 300, lambda: store.sessions(query))
     many = _steps(store, 6_000, lambda: store.sessions(query))
+    assert many <= few * 1.2 + 20
+
+
+@pytest.mark.parametrize(
+    "text", ["user:nobody", "-state:lost nowhere", "tokens>1", "since:1d until:2d tool:x", "state:lost"]
+)
+def test_a_filter_that_fits_nothing_costs_a_page_no_more_than_a_stretch(
+    store: SqliteStore, text: str
+) -> None:
+    """Where its time is over, the answer is how far it came; the cost is that of what was looked at."""
+    query = SessionQuery(filter=parse(text).at(10**12), idle_before=2**62)
+
+    def read() -> None:
+        clock = iter([0.0, 9.0])
+        with store._readers.snapshot() as conn:
+            list_sessions(conn, query, lambda: next(clock))
+
+    few = _steps(store, 1_000, read)
+    many = _steps(store, 6_000, read)
     assert many <= few * 1.2 + 20
 
 

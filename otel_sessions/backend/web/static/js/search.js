@@ -128,7 +128,7 @@ function Invitation() {
     <div class="card empty">
       <h2>Search every span and message</h2>
       <p>Any words, in any script: what was asked, answered, called; names and attributes. <kbd>/</kbd> puts you into the box.</p>
-      <p>With conditions of their sessions: <code class="mono">state:lost tool:search "flight to"</code></p>
+      <p>With conditions of their sessions: <code class="mono">tool:search "flight to"</code></p>
     </div>
   `;
 }
