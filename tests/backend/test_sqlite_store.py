@@ -59,7 +59,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         conn.execute("PRAGMA user_version = 99")
     conn.close()
     before = file.read_bytes()
-    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 3\b"):
+    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 4\b"):
         SqliteStore(tmp_path)
     assert file.read_bytes() == before
 
@@ -329,6 +329,20 @@ def test_a_search_that_is_told_to_stop_ends_at_the_next_chunk(store: SqliteStore
     page = store.search(SearchQuery(("absent",)), stopped=lambda: next(asked))
     assert page.chunks == 2
     assert page.next is not None
+
+
+def test_a_search_gives_way_to_a_commit(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each chunk while one is under way, and only then: who sends telemetry waits for nobody who reads."""
+    for no in range(1, 6):
+        store.append([request(no)])
+    pauses: list[float] = []
+    monkeypatch.setattr("otel_sessions.backend.store.sqlite.time.sleep", pauses.append)
+    store.search(SearchQuery(("absent",)))
+    assert pauses == []
+    with store._writing:
+        page = store.search(SearchQuery(("absent",)))
+    assert page.share == 1.0
+    assert len(pauses) == 5
 
 
 def test_a_filter_spares_a_search_what_cannot_concern_it(store: SqliteStore) -> None:

@@ -58,11 +58,16 @@ class _Page:
 
 
 def search(
-    conn: sqlite3.Connection, query: SearchQuery, now: Callable[[], float], stopped: Callable[[], bool]
+    conn: sqlite3.Connection,
+    query: SearchQuery,
+    now: Callable[[], float],
+    stopped: Callable[[], bool],
+    give_way: Callable[[], object] = lambda: None,
 ) -> SearchPage:
     """Return a page of hits and how far it came; `now` is a clock in seconds.
 
-    It ends where it is full, its time is over, or `stopped` says so. Raises ValueError for an unknown cursor.
+    `give_way` is called after each chunk, for those who need Python's lock more. The page ends where it is
+    full, its time is over, or `stopped` says so. Raises ValueError for an unknown cursor.
     """
     page = _Page(conn, query, Needles(query.words), _upper(query.before))
     deadline = now() + query.seconds
@@ -79,6 +84,7 @@ def search(
         if page.full or now() >= deadline or stopped():
             page.cursor = page.cursor or str(row_id(number, 0))
             break
+        give_way()
     if last is not None and page.cursor == str(row_id(first, 0)):
         page.cursor = None  # nothing lies before the first
     share = 1.0 if page.cursor is None else (last - number + 1) / (last - first + 1)

@@ -47,6 +47,7 @@ from otel_sessions.errors import BackendError
 __all__ = ["SqliteStore"]
 
 _FILE: Final = "sessions.db"
+_GIVEN_WAY: Final = 0.002  # s: a chunk is scanned in a tenth of it
 
 
 class SqliteStore:
@@ -167,7 +168,12 @@ class SqliteStore:
     def search(self, query: SearchQuery, stopped: Callable[[], bool] = lambda: False) -> SearchPage:
         """Find words in names and contents, newest first."""
         with self._readers.snapshot() as conn:
-            return search(conn, query, time.monotonic, stopped)
+            return search(conn, query, time.monotonic, stopped, self._give_way)
+
+    def _give_way(self) -> None:
+        """Let a commit have Python's lock, which it asks for at each row and else waits for at each."""
+        if self._writing.locked():
+            time.sleep(_GIVEN_WAY)
 
     def services(self) -> Sequence[str]:
         """Return all services with an ended span or a lost run."""
