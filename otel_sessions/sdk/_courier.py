@@ -83,12 +83,16 @@ class _Load:
 
 
 class _Waiter:
-    """Somebody who waits until so many parcels are settled; one without patience, while anybody answers."""
+    """Somebody who waits until so many parcels are settled; one without patience, while anybody answers.
 
-    __slots__ = ("done", "mark", "patient")
+    `deadline` is in seconds of the courier's clock.
+    """
 
-    def __init__(self, mark: int, *, patient: bool) -> None:
+    __slots__ = ("deadline", "done", "mark", "patient")
+
+    def __init__(self, mark: int, deadline: float, *, patient: bool) -> None:
         self.mark = mark
+        self.deadline = deadline
         self.patient = patient
         self.done = threading.Event()
 
@@ -121,6 +125,7 @@ class Courier:
         self._spool: Spool | None = None
         self._memory: deque[Parcel] = deque()
         self._in_memory = 0
+        self._in_hand: _Load | None = None
         self._transport: Transport | None = None
         self._taken = 0
         self._settled = 0
@@ -129,6 +134,7 @@ class Courier:
         self._inherited = 0
         self._dropped: Counter[str] = Counter()
         self._told: Counter[tuple[str, str]] = Counter()
+        self._silent = False
         self._answering: bool | None = None
         self._trouble: str | None = None
         self._failures = 0
@@ -167,9 +173,9 @@ class Courier:
     def flush(self, deadline: float, *, patient: bool = True) -> bool:
         """Wait until what was taken so far was acknowledged or refused, at most until `deadline`.
 
-        Where nobody answers and `patient` is False it does not sit the deadline out.
+        Without `patient` it does not sit the deadline out where nobody answers, or asks for more time.
         """
-        waiter = self._begin_to_wait(patient=patient)
+        waiter = self._begin_to_wait(deadline, patient=patient)
         try:
             if self._thread is not None:
                 waiter.done.wait(max(0.0, deadline - self._clock()))
@@ -178,9 +184,9 @@ class Courier:
             self._end_to_wait(waiter)
 
     @critical
-    def _begin_to_wait(self, *, patient: bool) -> _Waiter:
+    def _begin_to_wait(self, deadline: float, *, patient: bool) -> _Waiter:
         with self._lock:
-            waiter = _Waiter(self._taken, patient=patient)
+            waiter = _Waiter(self._taken, deadline, patient=patient)
             self._waiters.append(waiter)
             self._tell_waiters()
             self._changed.notify_all()
@@ -277,8 +283,10 @@ class Courier:
     def _remember(self, parcel: Parcel) -> None:
         self._memory.append(parcel)
         self._in_memory += len(parcel.body)
-        while self._in_memory > self._destination.memory and len(self._memory) > 1:
-            oldest = self._memory.popleft()
+        first = 1 if self._in_hand is not None and self._in_hand.parcel is self._memory[0] else 0
+        while self._in_memory > self._destination.memory and len(self._memory) > first + 1:
+            oldest = self._memory[first]
+            del self._memory[first]
             self._in_memory -= len(oldest.body)
             self._settled += 1
             self._lose(oldest.sessions, "no room")
@@ -290,6 +298,14 @@ class Courier:
             if more:
                 self._told[why, session] = number
                 self._lose({session: more}, why)
+        for why, number in spool.lost_of_others.items():
+            say_once(
+                ("left by others", self._destination.address, why),
+                "otel_sessions: %d spans or more that earlier programs had left for %s are lost: %s",
+                number,
+                self._destination.address,
+                why,
+            )
 
     def _lose(self, sessions: Mapping[str, int], why: str) -> None:
         for session, number in sessions.items():
@@ -320,9 +336,12 @@ class Courier:
     def _carry_next(self) -> None:
         load = self._await_load()
         if load is not None:
-            answer = self._send(load.parcel)
-            with self._lock:
-                self._settle(load, answer, self._clock())
+            try:
+                answer = self._send(load.parcel)
+                with self._lock:
+                    self._settle(load, answer, self._clock())
+            finally:
+                self._in_hand = None
 
     def _await_load(self) -> _Load | None:
         """Wait until there is a parcel that may be sent now; None at the end."""
@@ -332,9 +351,14 @@ class Courier:
                 self._look_after_others(now)
                 pause = self._pause(now)
                 if pause <= 0:
-                    load = self._next()
-                    if load is not None:
-                        return load
+                    try:
+                        self._in_hand = self._next()
+                    except OSError as error:  # no file can be opened just now
+                        self._trouble = f"{type(error).__name__}: {error}"
+                        self._failed_at, self._not_before = now, now + _PAUSE_AFTER_FAULT
+                        continue
+                    if self._in_hand is not None:
+                        return self._in_hand
                     self._stopped = self._retired
                     pause = self._look - now
                 if not self._stopped:
@@ -391,7 +415,10 @@ class Courier:
 
     def _settle(self, load: _Load, answer: Answer, now: float) -> None:
         """Draw the consequences of an answer."""
+        if load.kept is None and not (self._memory and self._memory[0] is load.parcel):
+            return  # given up for lost meanwhile
         self._answering = answer.reached and answer.verdict is Verdict.ACCEPTED
+        self._silent = not answer.reached
         if answer.verdict is Verdict.AGAIN:
             self._wait(answer, now)
             return
@@ -419,8 +446,9 @@ class Courier:
 
     def _tell_waiters(self) -> None:
         for waiter in self._waiters:
-            hopeless = self._stopped or (self._answering is False and not waiter.patient)
-            if hopeless or self._settled >= waiter.mark:
+            too_late = self._told_to_wait and self._not_before >= waiter.deadline
+            in_vain = not waiter.patient and (self._silent or too_late)
+            if self._stopped or in_vain or self._settled >= waiter.mark:
                 waiter.done.set()
 
     def _count_sent(self, load: _Load, answer: Answer) -> None:
@@ -435,22 +463,35 @@ class Courier:
             self._lose({next(iter(sessions)) if len(sessions) == 1 else "": rejected}, "rejected")
 
     def _leave(self, load: _Load) -> None:
-        if load.kept is not None and self._spool is not None:
-            self._spool.remove(load.kept)
-        elif load.kept is None and self._memory and self._memory[0] is load.parcel:
+        if load.kept is None:
             self._memory.popleft()
             self._in_memory -= len(load.parcel.body)
+        elif self._spool is not None:
+            self._spool.remove(load.kept)
         self._settled += load.own
 
     def _replace(self, load: _Load, parts: list[Parcel]) -> None:
+        if not load.own:
+            self._replace_inherited(load, parts)
+            return
         self._taken += len(parts)
         for part in parts:
-            if not (load.own and self._put(part)):
+            if not self._put(part):
                 self._remember(part)
         self._leave(load)
-        self._settled += not load.own
         for waiter in self._waiters:  # the parts are behind what was taken since
             waiter.mark = self._taken
+
+    def _replace_inherited(self, load: _Load, parts: list[Parcel]) -> None:
+        """Cut what another process left: on disk only, where it was safe."""
+        try:
+            for part in parts:
+                if self._spool is not None:
+                    self._spool.put(part, inherited=True)
+        except OSError as error:
+            self._refuse(load, f"too large, and it could not be cut: {error}")
+        else:
+            self._leave(load)
 
     def _refuse(self, load: _Load, why: str) -> None:
         say_once(

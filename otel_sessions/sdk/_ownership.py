@@ -49,7 +49,8 @@ class Owned:
     def touch(self) -> None:
         """Show that the owner lives, where no lock shows it; call it every few seconds."""
         if self.lock is None:
-            (self.folder / _ALIVE).touch(mode=0o600)
+            with suppress(FileNotFoundError):  # somebody removed the folder
+                (self.folder / _ALIVE).touch(mode=0o600)
 
     def let_go(self) -> None:
         """Remove the folder if nothing is left in it, else leave it to whoever comes next."""

@@ -15,6 +15,7 @@ power loss, which a parcel's checksum tells.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -33,6 +34,9 @@ __all__ = ["Kept", "Limits", "Spool", "spool_folder"]
 _REJECTED: Final = "rejected"
 _ADDRESS: Final = "address"
 _UNFINISHED: Final = ".tmp"
+
+_FOR_A_MOMENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+"""Errors that say nothing about a file: the process or the system has too much open just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,19 @@ class Spool:
         self._waiting = 0
         self._others = 0
         self._number = 0
+        self._in_hand: Kept | None = None
         self.lost: Counter[tuple[str, str]] = Counter()
-        """Spans or records that were dropped here, by reason and session id."""
+        """Spans or records of this process that were dropped here, by reason and session id."""
+        self.lost_of_others: Counter[str] = Counter()
+        """Those that other processes had left, by reason."""
 
     # --- What this process writes ------------------------------------------------------------------------
 
-    def put(self, parcel: Parcel) -> Kept:
-        """Write a parcel; raise OSError where that can't be, and then nothing was written."""
+    def put(self, parcel: Parcel, *, inherited: bool = False) -> Kept:
+        """Write a parcel; raise OSError where that can't be, and then nothing was written.
+
+        An `inherited` one is part of what another process had left.
+        """
         content = parcel_to_bytes(parcel)
         own_folder = self._open().folder
         self._make_room(len(content))
@@ -95,8 +105,8 @@ class Spool:
                 unfinished.unlink()
             self._reopen_if_gone()
             raise
-        kept = Kept(path, len(content), parcel.sessions)
-        self._queue.append(kept)
+        kept = Kept(path, len(content), None if inherited else parcel.sessions)
+        (self._inherited if inherited else self._queue).append(kept)
         self._waiting += kept.size
         return kept
 
@@ -109,6 +119,7 @@ class Spool:
         return self._waiting + self._others
 
     def _forget(self, kept: Kept) -> None:
+        self._in_hand = None if self._in_hand is kept else self._in_hand
         for queue in (self._queue, self._inherited):
             with suppress(ValueError):
                 queue.remove(kept)  # the first one, as a rule
@@ -129,8 +140,16 @@ class Spool:
             self._own = None
 
     def _make_room(self, size: int) -> None:
-        while len(self) and self.size + size > self._limits.size:
-            self._drop((self._inherited or self._queue)[0], "spool full")
+        while self.size + size > self._limits.size:
+            oldest = next((kept for kept in self._by_worth() if kept is not self._in_hand), None)
+            if oldest is None:
+                return
+            self._drop(oldest, "spool full")
+
+    def _by_worth(self) -> Iterator[Kept]:
+        """Return what waits, that first which is worth least."""
+        yield from self._inherited
+        yield from self._queue
 
     def _drop(self, kept: Kept, why: str) -> None:
         """Lose a parcel, and count what was in it."""
@@ -139,33 +158,41 @@ class Spool:
         if sessions is None:
             with suppress(OSError, DamagedParcelError):
                 sessions = parcel_from_bytes(kept.path.read_bytes()).sessions
-        self._count(sessions, why)
+        self._count(kept, sessions, why)
         with suppress(OSError):
             kept.path.unlink()
 
-    def _count(self, sessions: Mapping[str, int] | None, why: str) -> None:
+    def _count(self, kept: Kept, sessions: Mapping[str, int] | None, why: str) -> None:
         for session, number in ({"": 1} if sessions is None else sessions).items():
-            self.lost[why, session] += number
+            if kept.sessions is None:
+                self.lost_of_others[why] += number
+            else:
+                self.lost[why, session] += number
 
     # --- What is sent ------------------------------------------------------------------------------------
 
     def first(self) -> tuple[Kept, Parcel] | None:
         """Return the oldest parcel of this process, else of those that others left.
 
-        What can't be read or is too old is lost, counted, and not in the way.
+        What can't be read or is too old is lost, counted, and not in the way. Raise OSError where it can't be
+        read now, but may be later. What is returned stays in hand, and is not dropped, until it is removed or
+        rejected, or another one is.
         """
         while len(self):
             kept = (self._queue or self._inherited)[0]
             try:
                 parcel = parcel_from_bytes(kept.path.read_bytes())
-            except DamagedParcelError as error:
-                self._forget(kept)
-                self._count(kept.sessions, "damaged in the spool")
-                self._set_aside(kept, str(error))
-            except OSError:  # somebody removed it, or the disk fails
+            except (FileNotFoundError, NotADirectoryError):
                 self._drop(kept, "gone from the spool")
+            except (DamagedParcelError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _FOR_A_MOMENT:
+                    raise
+                self._forget(kept)
+                self._count(kept, kept.sessions, "damaged in the spool")
+                self._set_aside(kept, str(error))
             else:
                 if age_of(parcel) <= self._limits.age:
+                    self._in_hand = kept
                     return kept, parcel
                 self._drop(kept, "too old")
         return None
@@ -179,7 +206,7 @@ class Spool:
     def reject(self, kept: Kept, parcel: Parcel, why: str) -> None:
         """Set aside a parcel that the receiver will never take."""
         self._forget(kept)
-        self._count(parcel.sessions, "rejected")
+        self._count(kept, parcel.sessions, "rejected")
         self._set_aside(kept, why)
 
     def _set_aside(self, kept: Kept, why: str) -> None:
@@ -204,11 +231,14 @@ class Spool:
             if owned is not None:
                 owned.touch()
                 continue
-            owned = self._claims.claim(folder, now)
+            owned = None
+            with suppress(OSError):  # of another user's
+                owned = self._claims.claim(folder, now)
             if owned is None:
                 self._others += sum(kept.size for kept in _parcels(folder))
                 continue
             self._taken[owned.folder] = owned
+            _clear(owned.folder)
             left = list(_parcels(owned.folder))
             self._inherited.extend(left)
             self._waiting += sum(kept.size for kept in left)
@@ -254,7 +284,9 @@ class Spool:
         self._inherited.clear()
         self._waiting = 0
         self._claims = Claims()
+        self._in_hand = None
         self.lost.clear()
+        self.lost_of_others.clear()
 
 
 def age_of(parcel: Parcel) -> float:
@@ -281,6 +313,13 @@ def _parcels(folder: Path) -> Iterator[Kept]:
             if path.name.isdigit():
                 with suppress(OSError):
                     yield Kept(path, path.stat().st_size)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed process was just writing."""
+    with suppress(OSError):
+        for path in folder.glob(f"*{_UNFINISHED}"):
+            path.unlink()
 
 
 def _make_room_for_rejected(folder: Path, room: int) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from log_receivers import SLAM, Reply, await_, http_receiver, partial
@@ -18,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 from otel_sessions.sdk._courier import Courier, Destination
 from otel_sessions.sdk._endpoint import Endpoint
 from otel_sessions.sdk._outbox import Pacing
-from otel_sessions.sdk._parcel import Parcel
+from otel_sessions.sdk._parcel import Parcel, parcel_to_bytes
 from otel_sessions.sdk._split import split_parcel
 from otel_sessions.sdk._spool import Limits, Spool
 from otel_sessions.sdk._transport import open_transport
@@ -235,7 +236,7 @@ def test_what_waits_in_memory_is_bounded_and_its_loss_counted(free_port):
         assert courier.carried().dropped == {"no room": 2}
         courier.stop(time.monotonic() + 0.2)
         assert courier.carried().dropped == {"no room": 2, "not sent in time": 3}
-        assert courier.lost_here == [(f"s{number}", 1) for number in range(5)]
+        assert sorted(courier.lost_here) == [(f"s{number}", 1) for number in range(5)]
 
 
 def test_a_folder_that_takes_no_file_is_said_once_and_costs_nothing(tmp_path, caplog):
@@ -331,3 +332,136 @@ courier.stop(time.monotonic() + 10)
             timeout=60,
         )
         assert sorted(_names(receiver.accepted)) == ["child", "parent 1", "parent 2", "parent 3"]
+
+
+# --- Whose spans they were --------------------------------------------------------------------------------
+
+
+def _left_by_another(root, port, *parcels):
+    left = Spool(root, "traces", f"http://127.0.0.1:{port}/v1/traces", Limits())
+    for parcel in parcels:
+        left.put(parcel)
+    left.close()
+
+
+def test_what_others_left_and_is_refused_is_no_loss_of_this_process(tmp_path):
+    """A backlog that is refused, rejected in part or too old: the counts here are of what was taken here."""
+    with http_receiver(replies=[Reply(200), Reply(400), partial(1, "no thanks")]) as receiver:
+        old = replace(_parcel("z", "y", session="old"), at=1)
+        _left_by_another(
+            tmp_path,
+            receiver.port,
+            old,
+            _parcel("a", "b", session="old"),
+            _parcel("c", "d", session="old"),
+        )
+        with _courier(receiver.port, tmp_path) as courier:
+            courier.take(_parcel("own", session="new"))
+            await_(lambda: courier.carried().inherited == 1)
+            state = courier.carried()
+            assert (state.sent, state.kept, state.dropped, courier.lost_here) == (1, 0, {}, [])
+
+
+def test_what_others_left_and_is_too_large_is_never_on_the_way_without_a_file(tmp_path):
+    """It is cut in two; while the parts wait they are on disk, for this process may die too."""
+    with http_receiver() as receiver:
+        _left_by_another(tmp_path, receiver.port, _parcel("a", "b", "c", "d", session="old"))
+        receiver.take = lambda body: Reply(413) if len(_names([body])) > 2 else Reply(503)
+        with _courier(receiver.port, tmp_path) as courier:
+            courier.start()
+            await_(lambda: courier.carried().trouble and "503" in courier.carried().trouble)
+            assert (courier.carried().waiting, courier.carried().dropped) == (0, {})
+            courier.stop(_soon())
+            assert courier.carried().dropped == {}
+            port = receiver.port
+    with http_receiver(port=port) as receiver, _courier(port, tmp_path) as later:
+        later.start()
+        await_(lambda: later.carried().inherited == 4)
+        assert sorted(_names(receiver.accepted)) == ["a", "b", "c", "d"]
+        assert later.carried().sent == 0
+
+
+# --- What happens while a request is under way -----------------------------------------------------------
+
+
+def _slow(receiver):
+    """Have each request wait for a sign; return what is told that one is there, and the sign."""
+    there, go = threading.Event(), threading.Event()
+    take = receiver.take
+
+    def wait(body):
+        there.set()
+        assert go.wait(20)
+        return take(body)
+
+    receiver.take = wait
+    return there, go
+
+
+def test_what_is_under_way_is_not_lost_for_lack_of_memory(tmp_path):
+    """The oldest is being sent while the memory overflows: it is counted once, and a flush waits for the rest."""
+    size = len(_request("span 0"))
+    with http_receiver() as receiver, _courier(receiver.port, None, memory=2 * size) as courier:
+        there, go = _slow(receiver)
+        courier.take(_parcel("span 0"))
+        assert there.wait(10)
+        for number in range(1, 4):
+            courier.take(_parcel(f"span {number}"))
+        go.set()
+        assert courier.flush(_soon())
+        state = courier.carried()
+        assert "span 3" in _names(receiver.accepted)
+        assert (state.sent, state.waiting) == (len(_names(receiver.accepted)), 0)
+        assert state.sent + sum(state.dropped.values()) == 4
+
+
+def test_what_is_under_way_is_not_lost_for_lack_of_disk(tmp_path):
+    """The same where the spool is full: nothing that arrives is told of as lost."""
+    size = len(parcel_to_bytes(_parcel("span 0")))
+    with http_receiver() as receiver:
+        destination = replace(
+            _destination(receiver.port, tmp_path),
+            open_spool=lambda: Spool(tmp_path, "traces", "x", Limits(size=2 * size + size // 2)),
+        )
+        there, go = _slow(receiver)
+        courier = Courier(destination)
+        courier.take(_parcel("span 0"))
+        assert there.wait(10)
+        for number in range(1, 4):
+            courier.take(_parcel(f"span {number}"))
+        go.set()
+        assert courier.flush(_soon())
+        courier.stop(_soon())
+        state = courier.carried()
+        assert state.sent == len(_names(receiver.accepted))
+        assert state.sent + sum(state.dropped.values()) == 4
+
+
+@pytest.mark.parametrize("first", [Reply(400), Reply(413)], ids=["refused", "too large"])
+def test_at_the_end_an_answer_is_no_silence(root, first):
+    """One request is refused or cut just as the program ends: there is time, and what can arrive does."""
+    with http_receiver(replies=[first]) as receiver, _courier(receiver.port, root) as courier:
+        there, go = _slow(receiver)
+        courier.take(_parcel("a", "b"))
+        assert there.wait(10)
+        courier.take(_parcel("c"))
+        threading.Timer(0.2, go.set).start()
+        courier.stop(_soon())
+        assert "c" in _names(receiver.accepted)
+        state = courier.carried()
+        assert (state.sent, sum(state.dropped.values()), state.kept) == (
+            (1, 2, 0) if first.status == 400 else (3, 0, 0)
+        )
+
+
+def test_what_arrives_after_the_deadline_is_not_told_of_twice():
+    """It was given up for lost, in memory, and the answer came after that: one count has it."""
+    with http_receiver() as receiver, _courier(receiver.port, None) as courier:
+        there, go = _slow(receiver)
+        courier.take(_parcel("a"))
+        assert there.wait(10)
+        courier.stop(time.monotonic() + 0.1)
+        go.set()
+        courier._thread.join(10)
+        state = courier.carried()
+        assert state.sent + sum(state.dropped.values()) == 1

@@ -363,3 +363,39 @@ print([stranger.first()[1].body, len(stranger), spool.first()[1].body, len(spool
         check=True,
     )
     assert told.stdout == "[b'child', 1, b'parent', 1]\n"
+
+
+def test_a_file_that_can_not_be_read_just_now_is_kept(tmp_path):
+    """The process has no file handle left: the parcel waits, and is there when there is one again."""
+    resource = pytest.importorskip("resource")
+    spool = _spool(tmp_path)
+    spool.put(_parcel(b"a"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[0]), limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            spool.first()
+    finally:
+        for handle in opened:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert _drain(spool) == [b"a"]
+    assert dict(spool.lost) == {}
+    spool.close()
+
+
+def test_half_a_file_of_a_killed_process_does_not_stay_for_ever(dead_writer):
+    """What was being written at a kill -9 is no parcel: it goes with the folder."""
+    root = dead_writer(count=1)
+    (folder,) = root.glob("traces-*/[0-9]*")
+    (folder / "000000000009.tmp").write_bytes(b"half")
+    spool = _spool(root)
+    spool.take_over(time.monotonic())
+    assert len(_drain(spool)) == 1
+    spool.let_go_of_empty()
+    assert not folder.exists()
+    spool.close()
