@@ -17,6 +17,7 @@ from otel_sessions.backend.filter_text import parse
 from otel_sessions.backend.records import Encoding, LogRecord, Request, SessionHint, Signal, SpanRecord
 from otel_sessions.backend.resolve import global_key, session_id
 from otel_sessions.backend.store._list import list_sessions
+from otel_sessions.backend.store._schema import SCHEMA_VERSION
 from otel_sessions.backend.store._search import search
 from otel_sessions.backend.store.base import SearchQuery, SessionQuery
 from otel_sessions.backend.store.sqlite import SqliteStore
@@ -59,7 +60,7 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         conn.execute("PRAGMA user_version = 99")
     conn.close()
     before = file.read_bytes()
-    with pytest.raises(NewerSchemaError, match=r"sessions\.db has schema version 99.* up to 4\b"):
+    with pytest.raises(NewerSchemaError, match=rf"sessions\.db has schema version 99.* up to {SCHEMA_VERSION}\b"):
         SqliteStore(tmp_path)
     assert file.read_bytes() == before
 
