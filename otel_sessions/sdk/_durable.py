@@ -46,7 +46,7 @@ class DurableWay:
             Destination(
                 endpoint.address,
                 lambda: open_transport(endpoint, "traces"),
-                None if spool is None else lambda: Spool(spool, "traces", endpoint.url, Limits()),
+                None if spool is None else lambda: _spool(spool, endpoint),
                 split_parcel,
                 timeout=endpoint.timeout,
             ),
@@ -127,6 +127,12 @@ class DurableWay:
     def after_fork_in_child(self) -> None:
         """Let go of the spool: the parent sends what it took."""
         self._courier.after_fork_in_child()
+
+
+def _spool(root: Path, endpoint: Endpoint) -> Spool:
+    # Behind one URL of a hosted backend the headers choose the project, or the certificate does.
+    recipient = repr((endpoint.url, sorted(endpoint.headers), endpoint.client_certificate))
+    return Spool(root, "traces", endpoint.address, Limits(), recipient=recipient)
 
 
 def _item(outbound: Outbound) -> Item:

@@ -143,7 +143,7 @@ def _spool(environ: Mapping[str, str]) -> Path | None:
     if value.lower() == "off":
         return None
     if not value:
-        return user_state_path("otel-sessions", appauthor=False) / "spool"
+        return _default_spool()
     folder = Path(value)
     if not folder.is_absolute():
         raise ConfigurationError(
@@ -151,6 +151,15 @@ def _spool(environ: Mapping[str, str]) -> Path | None:
             "theirs, or off"
         )
     return folder
+
+
+def _default_spool() -> Path | None:
+    """Return the folder for who named none; None for a user whom the system does not know (containers)."""
+    try:
+        folder = user_state_path("otel-sessions", appauthor=False) / "spool"
+    except RuntimeError:  # as platformdirs says it; earlier releases return a folder named "~"
+        return None
+    return folder if folder.is_absolute() else None
 
 
 def _content(environ: Mapping[str, str], capture: bool | None) -> Content:

@@ -3,8 +3,8 @@
 Before it: `_parcel.py`. After it: `_courier.py`, which sends a file and removes it. Nothing else knows files.
 
     FOLDER/                   OTEL_SESSIONS_SPOOL, mode 0700
-      traces-3f2a9c…/         one for each address: what was meant for one is never sent to another
-        address               in clear, for people
+      traces-3f2a9c…/         one for each recipient: what was meant for one is never sent to another
+        address               its address, for people
         812-9be01f…/          one for each process; whoever comes later takes over those of the dead
           000000000007        a parcel, first written as `.tmp`
         rejected/             what the receiver will never take, and why
@@ -57,16 +57,27 @@ class Kept:
     sessions: Mapping[str, int] | None = None
 
 
-def spool_folder(root: Path, signal: str, address: str) -> Path:
-    """Return the folder of what goes to an address."""
-    return root / f"{signal}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+def spool_folder(root: Path, signal: str, recipient: str) -> Path:
+    """Return the folder of what goes to one recipient."""
+    return root / f"{signal}-{hashlib.sha256(recipient.encode('utf-8', 'backslashreplace')).hexdigest()[:16]}"
 
 
 class Spool:
     """What this process wrote for one address, and what it took over from others. For one thread."""
 
-    def __init__(self, root: Path, signal: str, address: str, limits: Limits, *, locks: bool = True) -> None:
-        self.folder = spool_folder(root, signal, address)
+    def __init__(
+        self,
+        root: Path,
+        signal: str,
+        address: str,
+        limits: Limits,
+        *,
+        recipient: str | None = None,
+        locks: bool = True,
+    ) -> None:
+        """`recipient` tells apart those who share an address, which is written down; none of it is."""
+        self._root = root
+        self.folder = spool_folder(root, signal, recipient or address)
         self._address = address
         self._limits = limits
         self._locks = locks
@@ -127,7 +138,8 @@ class Spool:
 
     def _open(self) -> Owned:
         if self._own is None:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._root, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             address = self.folder / _ADDRESS
             if not address.exists():
                 _write(address, self._address.encode())

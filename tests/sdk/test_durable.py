@@ -211,3 +211,46 @@ def test_a_folder_that_can_not_be_made_costs_nothing(run_program: Run, collector
     assert ended.code == 0
     assert ended.err.count("OTEL_SESSIONS_SPOOL names another folder") == 1
     assert len(collector.spans()) == 2
+
+
+def test_what_was_meant_for_one_project_is_never_sent_to_another(
+    run_program: Run, nobody: Mapping[str, str], spool: Path
+):
+    """Behind one URL the headers choose the project: what was left for one waits for a program of that one."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool)}
+    ours = {**env, "OTEL_EXPORTER_OTLP_HEADERS": "x-project=ours"}
+    theirs = {**env, "OTEL_EXPORTER_OTLP_HEADERS": "x-project=theirs"}
+    assert "kept" in run_program(WORK + "work(1)", ours).err
+    with run_collector(port=_port(env)) as collector:
+        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(0.5)", theirs)
+        assert {span.session_id for span in collector.spans()} == {"s2"}
+        run_program(WORK + "otel_sessions.flush(20); time.sleep(0.5)", ours)
+        collector.wait_for(lambda it: {span.session_id for span in it.spans()} == {"s1", "s2"})
+
+
+def test_no_password_is_written_to_disk(run_program: Run, nobody: Mapping[str, str], spool: Path):
+    """The file that names an address for people leaves out who logs in there."""
+    endpoint = nobody["OTEL_EXPORTER_OTLP_ENDPOINT"].replace("//", "//agent:secret@")
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SESSIONS_SPOOL": str(spool)}
+    env["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=secret"
+    run_program(WORK + "work(1)", env)
+    written = [path.read_bytes() for path in spool.rglob("*") if path.is_file()]
+    assert _left(spool)
+    assert not [content for content in written if b"secret" in content]
+
+
+def test_without_a_home_nothing_is_written_into_the_working_folder(start_program, nobody, tmp_path: Path):
+    """A user whom the system doesn't know, as in a container, has no state folder: spans wait in memory."""
+    unknown = """
+import os, pwd
+os.environ.pop("HOME", None)
+def unknown(_uid):
+    raise KeyError
+pwd.getpwuid = unknown
+"""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": "", "XDG_STATE_HOME": ""}
+    process = start_program(unknown + f"os.chdir({str(tmp_path)!r})" + WORK + "work(1)", env)
+    _, err = process.communicate(timeout=30)
+    assert "2 of 2 spans" in err
+    assert "kept" not in err
+    assert not (tmp_path / "~").exists()

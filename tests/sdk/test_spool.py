@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -374,7 +375,7 @@ def test_a_file_that_can_not_be_read_just_now_is_kept(tmp_path):
     opened = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[0]), limits[1]))
     try:
-        with pytest.raises(OSError, match="Too many open files"):
+        with suppress(OSError):
             while True:
                 opened.append(os.open(os.devnull, os.O_RDONLY))
         with pytest.raises(OSError, match="Too many open files"):
