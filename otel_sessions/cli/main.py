@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "serve": "receive telemetry, store it, show it on a page",
     "demo": "run an invented agent, to see a session live",
     "show": "print sessions in the terminal",
+    "run": "run any command as a session",
     "replay": "send recorded OTLP requests again",
 }
 """Command -> its one line in the help; each is a module beside this one."""
