@@ -130,9 +130,7 @@ class DurableWay:
 
 
 def _spool(root: Path, endpoint: Endpoint) -> Spool:
-    # Behind one URL of a hosted backend the headers choose the project, or the certificate does.
-    recipient = repr((endpoint.url, sorted(endpoint.headers), endpoint.client_certificate))
-    return Spool(root, "traces", endpoint.address, Limits(), recipient=recipient)
+    return Spool(root, "traces", endpoint.address, Limits(), recipient=endpoint.recipient)
 
 
 def _item(outbound: Outbound) -> Item:

@@ -71,6 +71,14 @@ class Endpoint:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     @property
+    def recipient(self) -> str:
+        """Return a text, full of secrets, that tells apart those who share an address.
+
+        Behind one URL of a hosted backend the headers choose the project, or the certificate does.
+        """
+        return repr((self.url, sorted(self.headers), self.client_certificate))
+
+    @property
     def target(self) -> str:
         """Return what a gRPC channel is opened to: host and port, or any other name that gRPC resolves."""
         parts = _split(self.url)

@@ -19,7 +19,15 @@ from platformdirs import user_state_path
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
 
-__all__ = ["EXIT_DEADLINE", "Content", "Settings", "asks_for_export", "names_endpoint", "sdk_disabled"]
+__all__ = [
+    "EXIT_DEADLINE",
+    "Content",
+    "Settings",
+    "asks_for_export",
+    "names_endpoint",
+    "sdk_disabled",
+    "spool_root",
+]
 
 EXIT_DEADLINE: Final = 1.5
 """Seconds that all our work at process exit may take together."""
@@ -113,7 +121,7 @@ class Settings:
             delay=_milliseconds(environ, "OTEL_BSP_SCHEDULE_DELAY", _DELAY),
             queue=queue,
             batch=min(queue, _whole(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", _BATCH)),
-            spool=_spool(environ),
+            spool=spool_root(environ),
         )
 
 
@@ -138,7 +146,8 @@ def _flag(environ: Mapping[str, str], variable: str) -> bool:
     return environ.get(variable, "").strip().lower() == "true"
 
 
-def _spool(environ: Mapping[str, str]) -> Path | None:
+def spool_root(environ: Mapping[str, str]) -> Path | None:
+    """Return the folder of OTEL_SESSIONS_SPOOL, or the default; None for off, or without a home."""
     value = environ.get("OTEL_SESSIONS_SPOOL", "").strip()
     if value.lower() == "off":
         return None
