@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-__all__ = ["API_HEADERS", "accepts_gzip", "answer", "encode", "merged", "send_pieces", "separated"]
+__all__ = ["API_HEADERS", "Documents", "accepts_gzip", "answer", "encode", "merged", "separated"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ API_HEADERS: Final = {
 COMPRESS_FROM_BYTES: Final = 1400  # what fits one packet gains nothing
 COMPRESS_LEVEL: Final = 4
 PIECE_BYTES: Final = 64 * 1024
+DOCUMENTS: Final = 16
+"""Documents on their way at once: each holds what it is made of, as long as its reader takes."""
+MADE_AT_ONCE: Final = 2
+"""Of these, how many are made at a time: every thread that runs Python makes the event loop wait."""
+STALLED_SECONDS: Final = 60.0
+RETRY_AFTER_SECONDS: Final = 2
 _GZIP: Final = 31  # zlib's window bits for a gzip stream
 
 
@@ -78,22 +84,60 @@ def _read_and_encode(read: Callable[[], Any], zipped: bool) -> tuple[bytes, str 
     return body, None
 
 
-async def send_pieces(
-    request: web.Request, pieces: Iterator[bytes], headers: Mapping[str, str]
-) -> web.StreamResponse:
-    """Send a document while it is made; `pieces` runs in worker threads and may block."""
-    headers = {**API_HEADERS, **headers, hdrs.VARY: hdrs.ACCEPT_ENCODING}
-    if accepts_gzip(request):
-        headers[hdrs.CONTENT_ENCODING] = "gzip"
-        pieces = _zipped(pieces)
-    response = web.StreamResponse(headers=headers)
-    await response.prepare(request)
-    try:
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            await response.write(piece)
-    except ConnectionError:
-        logger.debug("the reader of %s went", request.path)
-    return response
+class Documents:
+    """Sends documents while they are made: a bounded number at once, and few that are made at a time."""
+
+    def __init__(
+        self,
+        *,
+        most: int = DOCUMENTS,
+        made_at_once: int = MADE_AT_ONCE,
+        stalled_seconds: float = STALLED_SECONDS,
+    ) -> None:
+        self._free = most
+        self._turns = asyncio.Semaphore(made_at_once)
+        self._stalled_seconds = stalled_seconds
+
+    async def send(
+        self, request: web.Request, pieces: Iterator[bytes], headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Send one document; `pieces` runs in worker threads and may block.
+
+        A reader that takes nothing for a minute is cut off. Raises HTTPServiceUnavailable where too many
+        documents are on their way.
+        """
+        if not self._free:
+            raise web.HTTPServiceUnavailable(
+                text="Too many documents are being sent; try again in a moment.",
+                headers={hdrs.RETRY_AFTER: str(RETRY_AFTER_SECONDS)},
+            )
+        self._free -= 1
+        try:
+            return await self._sent(request, pieces, headers)
+        finally:
+            self._free += 1
+
+    async def _sent(
+        self, request: web.Request, pieces: Iterator[bytes], headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        headers = {**API_HEADERS, **headers, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        if accepts_gzip(request):
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            pieces = _zipped(pieces)
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        try:
+            while (piece := await self._next(pieces)) is not None:
+                await asyncio.wait_for(response.write(piece), self._stalled_seconds)
+        except (ConnectionError, asyncio.TimeoutError):
+            logger.debug("the reader of %s went, or takes nothing more", request.path)
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    async def _next(self, pieces: Iterator[bytes]) -> bytes | None:
+        async with self._turns:
+            return await asyncio.to_thread(next, pieces, None)
 
 
 def separated(parts: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Signal
+from otel_sessions.backend.replies import Documents
 from otel_sessions.backend.settings import Settings
 from otel_sessions.backend.store.base import Store
 
@@ -45,3 +46,4 @@ class Services:
     ingest: Ingest
     started_at: int  # Unix ns
     receivers: Mapping[str, Tally]  # "http", "grpc"
+    documents: Documents = field(default_factory=Documents)

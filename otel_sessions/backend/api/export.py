@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from otel_sessions.backend.api.sessions import found
 from otel_sessions.backend.api.shapes import JsonObject
 from otel_sessions.backend.otlp_json import log_json, resource_json, scope_json, span_json
-from otel_sessions.backend.replies import encode, merged, send_pieces, separated
+from otel_sessions.backend.replies import encode, merged, separated
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Store, StoredLog, StoredSpan
 
@@ -30,7 +30,7 @@ async def export_session(services: Services, request: web.Request) -> web.Stream
         hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
         hdrs.CONTENT_DISPOSITION: f'attachment; filename="session-{detail.session.id}.otlp.json"',
     }
-    return await send_pieces(request, otlp_pieces(services.store, detail.session.id), headers)
+    return await services.documents.send(request, otlp_pieces(services.store, detail.session.id), headers)
 
 
 def otlp_pieces(store: Store, session_id: str) -> Iterator[bytes]:

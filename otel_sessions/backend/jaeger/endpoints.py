@@ -16,7 +16,7 @@ from otel_sessions.backend.jaeger.model import KINDS
 from otel_sessions.backend.jaeger.parameters import ParameterError, Query, TraceSearch
 from otel_sessions.backend.jaeger.v1 import JsonObject, error_json
 from otel_sessions.backend.records import SpanRow
-from otel_sessions.backend.replies import API_HEADERS, answer, encode, send_pieces
+from otel_sessions.backend.replies import API_HEADERS, answer, encode
 from otel_sessions.backend.services import Services
 from otel_sessions.errors import BackendError
 
@@ -78,6 +78,8 @@ async def _enveloped(
         return _failure(envelope(400, str(exc)), 400)
     except _NotFoundError:
         return _failure(envelope(404, traces.NOT_FOUND), 404)
+    except web.HTTPServiceUnavailable as exc:  # too many documents on their way
+        return _failure(envelope(503, exc.text or exc.reason), 503, exc.headers[hdrs.RETRY_AFTER])
     except BackendError as exc:
         if request.writer.output_size:
             raise  # an answer that is half sent can only be cut
@@ -93,12 +95,11 @@ def _envelope_v3(status: int, message: str) -> JsonObject:
     return {"error": {"httpCode": status, "message": message}}
 
 
-def _failure(document: JsonObject, status: int) -> web.Response:
+def _failure(document: JsonObject, status: int, retry_after: str = "") -> web.Response:
     # As plain text, like Jaeger's own: what was asked is quoted in it.
     body = encode(document) + b"\n"
-    return web.Response(
-        status=status, body=body, content_type="text/plain", charset="utf-8", headers=API_HEADERS
-    )
+    headers = {**API_HEADERS, **({hdrs.RETRY_AFTER: retry_after} if retry_after else {})}
+    return web.Response(status=status, body=body, content_type="text/plain", charset="utf-8", headers=headers)
 
 
 def _query(request: web.Request) -> Query:
@@ -151,14 +152,14 @@ async def _traces_v1(
     search = parameters.traces_v1(_query(request), services.clock.wall())
     found = await _found(places, services, search)
     rows = map(services.store.trace, found.traces)
-    return await send_pieces(request, traces.pieces_v1(services.store, rows, found.errors), _JSON)
+    return await services.documents.send(request, traces.pieces_v1(services.store, rows, found.errors), _JSON)
 
 
 async def _trace_v1(services: Services, request: web.Request) -> web.StreamResponse:
     """Send one trace, with `raw=true` as it came."""
     rows = await _stored(services, parameters.trace_id_of(request.match_info["trace_id"]))
     raw = request.query.get("raw", "") in _TRUE
-    return await send_pieces(request, traces.pieces_v1(services.store, [rows], raw=raw), _JSON)
+    return await services.documents.send(request, traces.pieces_v1(services.store, [rows], raw=raw), _JSON)
 
 
 async def _dependencies_v1(
@@ -203,7 +204,7 @@ async def _traces_v3(
     if not found.complete:
         return _failure(_envelope_v3(504, traces.ENDED_EARLY), 504)
     rows = map(services.store.trace, found.traces)
-    return await send_pieces(request, traces.pieces_v3(services.store, rows), _JSON)
+    return await services.documents.send(request, traces.pieces_v3(services.store, rows), _JSON)
 
 
 async def _trace_v3(services: Services, request: web.Request) -> web.StreamResponse:
@@ -213,7 +214,7 @@ async def _trace_v3(services: Services, request: web.Request) -> web.StreamRespo
     except ParameterError as exc:
         raise parameters.malformed("trace_id", exc) from exc
     rows = await _stored(services, trace_id)
-    return await send_pieces(request, traces.pieces_v3(services.store, [rows]), _JSON)
+    return await services.documents.send(request, traces.pieces_v3(services.store, [rows]), _JSON)
 
 
 # --- Both -------------------------------------------------------------------------------------------------
