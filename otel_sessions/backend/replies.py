@@ -33,7 +33,7 @@ API_HEADERS: Final = {
 COMPRESS_FROM_BYTES: Final = 1400  # what fits one packet gains nothing
 COMPRESS_LEVEL: Final = 4
 PIECE_BYTES: Final = 64 * 1024
-DOCUMENTS: Final = 16
+DOCUMENTS: Final = 8
 """Documents on their way at once: each holds what it is made of, as long as its reader takes."""
 MADE_AT_ONCE: Final = 2
 """Of these, how many are made at a time: every thread that runs Python makes the event loop wait."""
@@ -103,8 +103,9 @@ class Documents:
     ) -> web.StreamResponse:
         """Send one document; `pieces` runs in worker threads and may block.
 
-        A reader that takes nothing for a minute is cut off. Raises HTTPServiceUnavailable where too many
-        documents are on their way.
+        What it raises before its first piece goes on to the caller, who can still answer something else. A
+        reader that takes nothing for a minute is cut off. Raises HTTPServiceUnavailable where too many documents
+        are on their way.
         """
         if not self._free:
             raise web.HTTPServiceUnavailable(
@@ -124,11 +125,13 @@ class Documents:
         if accepts_gzip(request):
             headers[hdrs.CONTENT_ENCODING] = "gzip"
             pieces = _zipped(pieces)
+        piece = await self._next(pieces)
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         try:
-            while (piece := await self._next(pieces)) is not None:
+            while piece is not None:
                 await asyncio.wait_for(response.write(piece), self._stalled_seconds)
+                piece = await self._next(pieces)
         except (ConnectionError, asyncio.TimeoutError):
             logger.debug("the reader of %s went, or takes nothing more", request.path)
             if request.transport is not None:

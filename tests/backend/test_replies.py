@@ -99,3 +99,20 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
                 await asyncio.sleep(0.02)
 
     assert asyncio.run(asyncio.wait_for(ask(), 30)) == 200
+
+
+def test_what_fails_before_the_first_piece_can_still_be_answered() -> None:
+    """A trace that nobody knows, a store that can't be read: an answer, not a document that breaks."""
+
+    def failing() -> Iterator[bytes]:
+        raise web.HTTPNotFound
+        yield b""
+
+    async def ask() -> int:
+        async with served(Documents(most=1), failing) as (url, client):
+            async with await _open(client, url) as first:
+                assert first.status == 404
+            async with await _open(client, url) as second:  # the place is free again
+                return second.status
+
+    assert asyncio.run(ask()) == 404

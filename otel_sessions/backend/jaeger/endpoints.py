@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -157,9 +157,9 @@ async def _traces_v1(
 
 async def _trace_v1(services: Services, request: web.Request) -> web.StreamResponse:
     """Send one trace, with `raw=true` as it came."""
-    rows = await _stored(services, parameters.trace_id_of(request.match_info["trace_id"]))
+    rows = _stored(services, parameters.trace_id_of(request.match_info["trace_id"]))
     raw = request.query.get("raw", "") in _TRUE
-    return await services.documents.send(request, traces.pieces_v1(services.store, [rows], raw=raw), _JSON)
+    return await services.documents.send(request, traces.pieces_v1(services.store, rows, raw=raw), _JSON)
 
 
 async def _dependencies_v1(
@@ -213,8 +213,8 @@ async def _trace_v3(services: Services, request: web.Request) -> web.StreamRespo
         trace_id = parameters.trace_id_of(request.match_info["trace_id"])
     except ParameterError as exc:
         raise parameters.malformed("trace_id", exc) from exc
-    rows = await _stored(services, trace_id)
-    return await services.documents.send(request, traces.pieces_v3(services.store, [rows]), _JSON)
+    rows = _stored(services, trace_id)
+    return await services.documents.send(request, traces.pieces_v3(services.store, rows), _JSON)
 
 
 # --- Both -------------------------------------------------------------------------------------------------
@@ -231,9 +231,9 @@ async def _found(places: asyncio.Semaphore, services: Services, search: TraceSea
         return await asyncio.to_thread(traces.found, services.store, search, time.monotonic)
 
 
-async def _stored(services: Services, trace_id: bytes) -> Sequence[SpanRow]:
-    """Return the rows of a stored trace. Raises _NotFoundError for any other."""
-    rows = await asyncio.to_thread(services.store.trace, trace_id)
+def _stored(services: Services, trace_id: bytes) -> Iterator[Sequence[SpanRow]]:
+    """Read the rows of a stored trace when they are wanted. Raises _NotFoundError for any other."""
+    rows = services.store.trace(trace_id)
     if not rows:
         raise _NotFoundError
-    return rows
+    yield rows
