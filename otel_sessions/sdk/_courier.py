@@ -35,6 +35,8 @@ _FLUSH_PACE: Final = 0.25
 _LOOK_AFTER_OTHERS: Final = 15.0
 """Seconds between looks for what dead processes left."""
 _PAUSE_AFTER_FAULT: Final = 1.0
+_FOR_COUNTING: Final = 0.05
+"""Seconds beyond the deadline in which what is left is counted, unless the disk holds that up."""
 _MEMORY: Final = 64 * 1024 * 1024
 """Bytes that wait in memory where no spool can be."""
 
@@ -85,15 +87,16 @@ class _Load:
 class _Waiter:
     """Somebody who waits until so many parcels are settled; one without patience, while anybody answers.
 
-    `deadline` is in seconds of the courier's clock.
+    `deadline` is in seconds of the courier's clock; one that has `left` waits no more.
     """
 
-    __slots__ = ("deadline", "done", "mark", "patient")
+    __slots__ = ("deadline", "done", "left", "mark", "patient")
 
     def __init__(self, mark: int, deadline: float, *, patient: bool) -> None:
         self.mark = mark
         self.deadline = deadline
         self.patient = patient
+        self.left = False
         self.done = threading.Event()
 
 
@@ -125,6 +128,7 @@ class Courier:
         self._spool: Spool | None = None
         self._memory: deque[Parcel] = deque()
         self._in_memory = 0
+        self._items_in_memory = 0
         self._in_hand: _Load | None = None
         self._transport: Transport | None = None
         self._taken = 0
@@ -176,48 +180,56 @@ class Courier:
         Without `patient` it does not sit the deadline out where nobody answers, or asks for more time.
         """
         waiter = self._begin_to_wait(deadline, patient=patient)
-        try:
-            if self._thread is not None:
-                waiter.done.wait(max(0.0, deadline - self._clock()))
-            return self._settled >= waiter.mark
-        finally:
-            self._end_to_wait(waiter)
+        if waiter is None:
+            return False
+        if self._thread is not None:
+            waiter.done.wait(max(0.0, deadline - self._clock()))
+        waiter.left = True
+        return self._settled >= waiter.mark
 
     @critical
-    def _begin_to_wait(self, deadline: float, *, patient: bool) -> _Waiter:
-        with self._lock:
+    def _begin_to_wait(self, deadline: float, *, patient: bool) -> _Waiter | None:
+        """Wait from now on; None if the disk holds everything up until the deadline."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - self._clock())):
+            return None
+        try:
             waiter = _Waiter(self._taken, deadline, patient=patient)
+            self._waiters = [other for other in self._waiters if not other.left]
             self._waiters.append(waiter)
             self._tell_waiters()
             self._changed.notify_all()
+        finally:
+            self._lock.release()
         return waiter
-
-    @critical
-    def _end_to_wait(self, waiter: _Waiter) -> None:
-        with self._lock:
-            self._waiters.remove(waiter)
 
     def stop(self, deadline: float) -> None:
         """Send what can be until `deadline`; what is on disk stays there, what is in memory is lost."""
         self.flush(deadline, patient=False)
-        self._halt()
+        self._halt(deadline)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(max(0.0, deadline - self._clock()))
         self._give_up()
 
     @critical
-    def _halt(self) -> None:
-        with self._lock:
-            self._stopped = True
-            self._tell_waiters()
-            self._changed.notify_all()
+    def _halt(self, deadline: float) -> None:
+        self._stopped = True
+        if self._lock.acquire(timeout=max(0.0, deadline - self._clock())):
+            try:
+                self._tell_waiters()
+                self._changed.notify_all()
+            finally:
+                self._lock.release()
 
     @critical
     def _give_up(self) -> None:
-        with self._lock:
-            for parcel in self._memory:
-                self._lose(parcel.sessions, "not sent in time")
-            self._memory.clear()
+        if self._lock.acquire(timeout=_FOR_COUNTING):
+            try:
+                for parcel in self._memory:
+                    self._lose(parcel.sessions, "not sent in time")
+                self._memory.clear()
+                self._in_memory = self._items_in_memory = 0
+            finally:
+                self._lock.release()
 
     @property
     def stopped(self) -> bool:
@@ -231,21 +243,18 @@ class Courier:
             self._retired = True
             self._changed.notify_all()
 
-    @critical
     def carried(self) -> Carried:
-        """Return what became of everything so far."""
-        with self._lock:
-            dropped = sum(self._dropped.values())
-            waiting = sum(parcel.items for parcel in self._memory)
-            return Carried(
-                sent=self._own_sent,
-                kept=max(0, self._items - self._own_sent - dropped - waiting),
-                waiting=waiting,
-                inherited=self._inherited,
-                dropped=dict(self._dropped),
-                answering=self._answering,
-                trouble=self._trouble,
-            )
+        """Return what became of everything so far; takes no lock, for a slow disk may hold that for long."""
+        sent, dropped, waiting = self._own_sent, dict(self._dropped), self._items_in_memory
+        return Carried(
+            sent=sent,
+            kept=max(0, self._items - sent - sum(dropped.values()) - waiting),
+            waiting=waiting,
+            inherited=self._inherited,
+            dropped=dropped,
+            answering=self._answering,
+            trouble=self._trouble,
+        )
 
     def after_fork_in_child(self) -> None:
         """Begin anew: the parent sends what it took. Its connection is left alone, it is the parent's."""
@@ -283,11 +292,13 @@ class Courier:
     def _remember(self, parcel: Parcel) -> None:
         self._memory.append(parcel)
         self._in_memory += len(parcel.body)
+        self._items_in_memory += parcel.items
         first = 1 if self._in_hand is not None and self._in_hand.parcel is self._memory[0] else 0
         while self._in_memory > self._destination.memory and len(self._memory) > first + 1:
             oldest = self._memory[first]
             del self._memory[first]
             self._in_memory -= len(oldest.body)
+            self._items_in_memory -= oldest.items
             self._settled += 1
             self._lose(oldest.sessions, "no room")
 
@@ -359,7 +370,7 @@ class Courier:
                         continue
                     if self._in_hand is not None:
                         return self._in_hand
-                    self._stopped = self._retired
+                    self._stopped = self._stopped or self._retired
                     pause = self._look - now
                 if not self._stopped:
                     self._changed.wait(max(0.0, pause))
@@ -368,7 +379,7 @@ class Courier:
     def _pause(self, now: float) -> float:
         """Return for how many seconds nothing may be sent; for somebody who waits not so long."""
         at = self._not_before
-        if self._waiters and not self._told_to_wait:
+        if not self._told_to_wait and any(not waiter.left for waiter in self._waiters):
             at = min(at, self._failed_at + _FLUSH_PACE)
         return at - now
 
@@ -466,6 +477,7 @@ class Courier:
         if load.kept is None:
             self._memory.popleft()
             self._in_memory -= len(load.parcel.body)
+            self._items_in_memory -= load.parcel.items
         elif self._spool is not None:
             self._spool.remove(load.kept)
         self._settled += load.own

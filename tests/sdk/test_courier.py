@@ -465,3 +465,42 @@ def test_what_arrives_after_the_deadline_is_not_told_of_twice():
         courier._thread.join(10)
         state = courier.carried()
         assert state.sent + sum(state.dropped.values()) == 1
+
+
+def test_a_disk_that_hangs_holds_up_nobody_who_asks(tmp_path):
+    """While a file is being written `carried` answers at once, and `flush` and `stop` keep their deadlines."""
+    there, go = threading.Event(), threading.Event()
+
+    class Hanging(Spool):
+        def put(self, parcel, **options):
+            there.set()
+            assert go.wait(20)
+            return super().put(parcel, **options)
+
+    with http_receiver() as receiver:
+        destination = replace(
+            _destination(receiver.port, tmp_path),
+            open_spool=lambda: Hanging(tmp_path, "traces", "x", Limits()),
+        )
+        courier, another = Courier(destination), Courier(destination)
+        taking = [threading.Thread(target=lambda it=it: it.take(_parcel("a"))) for it in (courier, another)]
+        for thread in taking:
+            thread.start()
+        assert there.wait(10)
+        asked = []
+
+        def ask():
+            asked.append(courier.carried().kept)
+            asked.append(courier.flush(time.monotonic() + 0.1))
+            another.stop(time.monotonic() + 0.1)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(5)
+        go.set()
+        for thread in taking:
+            thread.join()
+        assert asked == [1, False]
+        assert courier.flush(_soon())
+        courier.stop(_soon())
+        assert courier.carried().sent == 1
