@@ -34,8 +34,8 @@ class Answer:
     """The end of one request.
 
     `rejected` spans or records of an accepted request were not kept; `retry_after` (s) is the target's wish;
-    `reached` tells whether anything answered; `too_large` whether a part of it might be taken; `detail` is
-    for people.
+    `reached` tells whether anything answered, `timed_out` that it might have, later; `too_large` whether a
+    part of it might be taken; `detail` is for people.
     """
 
     verdict: Verdict
@@ -44,6 +44,7 @@ class Answer:
     retry_after: float | None = None
     reached: bool = True
     too_large: bool = False
+    timed_out: bool = False
 
 
 class Transport(Protocol):

@@ -37,6 +37,9 @@ _LOOK_AFTER_OTHERS: Final = 15.0
 _PAUSE_AFTER_FAULT: Final = 1.0
 _FOR_COUNTING: Final = 0.05
 """Seconds beyond the deadline in which what is left is counted, unless the disk holds that up."""
+_LONGEST_TIMEOUT: Final = 8
+"""Times the timeout that a receiver gets in the end which was too slow, each time twice what it had: one that
+needs 11 s would be sent the same every 10 s for ever, and store it each time."""
 _MEMORY: Final = 64 * 1024 * 1024
 """Bytes that wait in memory where no spool can be."""
 
@@ -46,7 +49,7 @@ class Destination:
     """Where parcels go: `connect` and `open_spool` are called in the thread; None spools nothing.
 
     `split` cuts a parcel that was too large into smaller ones, or returns it alone; `timeout` (s) is for one
-    request.
+    request, at first.
     """
 
     address: str
@@ -145,6 +148,7 @@ class Courier:
         self._not_before = 0.0
         self._failed_at = 0.0
         self._told_to_wait = False
+        self._timeout = self._destination.timeout
         self._waiters: list[_Waiter] = []
         self._look = 0.0
 
@@ -412,7 +416,7 @@ class Courier:
     def _send(self, parcel: Parcel) -> Answer:
         self.sending = True
         try:
-            return self._connected().send(parcel.body, self._destination.timeout)
+            return self._connected().send(parcel.body, self._timeout)
         except OSError as error:  # a certificate that can't be read, a proxy that makes no sense
             return Answer(Verdict.AGAIN, f"{type(error).__name__}: {error}", reached=False)
         finally:
@@ -431,6 +435,8 @@ class Courier:
         self._answering = answer.reached and answer.verdict is Verdict.ACCEPTED
         self._silent = not answer.reached
         if answer.verdict is Verdict.AGAIN:
+            if answer.timed_out:
+                self._timeout = min(2 * self._timeout, _LONGEST_TIMEOUT * self._destination.timeout)
             self._wait(answer, now)
             return
         self._failures, self._told_to_wait, self._not_before = 0, False, 0.0

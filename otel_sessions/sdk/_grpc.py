@@ -104,7 +104,14 @@ def _read_failure(error: Any) -> Answer:
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Answer(Verdict.UNSUPPORTED, detail)
     if code in _RETRIED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None):
-        return Answer(Verdict.AGAIN, detail, retry_after=retry_after, reached=code not in _UNREACHED)
+        timed_out = code is grpc.StatusCode.DEADLINE_EXCEEDED
+        return Answer(
+            Verdict.AGAIN,
+            detail,
+            retry_after=retry_after,
+            reached=code not in _UNREACHED,
+            timed_out=timed_out,
+        )
     # A server answers a message over its limit so; neither RetryInfo nor a wait helps.
     return Answer(Verdict.REFUSED, detail, too_large=code is grpc.StatusCode.RESOURCE_EXHAUSTED)
 

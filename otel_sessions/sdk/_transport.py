@@ -92,12 +92,11 @@ class HttpTransport:
                 self._kept = False
                 return self._post(data, timeout)
         except self._errors.Timeout as error:
-            return Answer(
-                Verdict.AGAIN, f"no answer within {timeout:g} s ({type(error).__name__})", reached=False
-            )
-        except (
-            OSError
-        ) as error:  # the base of all exceptions of requests, and what an unreadable certificate raises
+            said = f"no answer within {timeout:g} s ({type(error).__name__})"
+            return Answer(Verdict.AGAIN, said, reached=False, timed_out=True)
+        # The bases of all exceptions of requests, of what an unreadable certificate raises, and of what hosts
+        # and headers do that can't be encoded.
+        except (OSError, ValueError) as error:
             return Answer(Verdict.AGAIN, _explain(error), reached=False)
 
     def close(self) -> None:
@@ -191,8 +190,10 @@ def _retry_after(value: str | None) -> float | None:
     return max(0.0, at.timestamp() - time.time())
 
 
-def _explain(error: OSError) -> str:
+def _explain(error: OSError | ValueError) -> str:
     text = str(error)
+    if "in header value" in text:  # which may be a secret
+        text = text.partition(":")[0]
     if "BadStatusLine" in text and "\\x00" in text:
         return "the endpoint answers in HTTP/2 frames, as gRPC does; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc"
     words = re.search(r"\[Errno -?\d+\] [A-Za-z ,]+", text)

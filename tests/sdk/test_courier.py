@@ -16,6 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from otel_sessions.sdk import _guard
 from otel_sessions.sdk._courier import Courier, Destination
 from otel_sessions.sdk._endpoint import Endpoint
 from otel_sessions.sdk._outbox import Pacing
@@ -206,6 +207,37 @@ def test_a_partial_success_is_read_and_counted(root):
         state = courier.carried()
         assert (state.sent, state.dropped) == (1, {"rejected": 2})
         assert courier.lost_here == [("s1", 2)]
+
+
+def test_a_receiver_that_needs_longer_than_the_timeout_gets_it(root):
+    """It takes what it is sent, but slowly: it is not sent the same for ever, and others have their turn."""
+    with http_receiver() as receiver, _courier(receiver.port, root, timeout=0.2) as courier:
+        take = receiver.take
+
+        def slowly(body):
+            time.sleep(0.5)
+            return take(body)
+
+        receiver.take = slowly
+        courier.take(_parcel("a"))
+        courier.take(_parcel("b"))
+        assert courier.flush(_soon())
+        assert len(receiver.bodies) <= 8
+        assert {"a", "b"} == set(_names(receiver.accepted))
+
+
+def test_a_header_that_http_does_not_allow_is_told_of_without_its_value(root):
+    """It may be a token."""
+    for value in ("secret\nsecret", "secret\N{EURO SIGN}"):
+        endpoint = Endpoint("http://127.0.0.1:9/v1/traces", headers=(("authorization", value),))
+        destination = replace(_destination(9, root), connect=lambda it=endpoint: open_transport(it, "traces"))
+        courier = Courier(destination)
+        courier.take(_parcel("a"))
+        trouble = await_(lambda it=courier: it.carried().trouble)
+        courier.stop(time.monotonic() + 1)
+        assert "secret" not in trouble
+        assert "header" in trouble or "encode" in trouble
+    assert dict(_guard.faults()) == {}
 
 
 def test_a_hanging_receiver_holds_up_neither_who_gives_nor_the_end(tmp_path):
