@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 from backend_process import BackendProcess
+from hypothesis import settings
+
+# How long an example takes says something of the machine, not of the claim; a hang ends by pytest's timeout.
+settings.register_profile("claims", deadline=None)
+settings.load_profile("claims")
 
 NODE_PACKAGES = (
     "@opentelemetry/sdk-trace-node@2.12.0",

@@ -115,7 +115,7 @@ ACTION = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rounds=st.lists(st.lists(ACTION, min_size=1, max_size=6), min_size=1, max_size=6),
     load_after=st.integers(0, 6),

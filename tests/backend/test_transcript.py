@@ -421,7 +421,7 @@ SHAPES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from([CHAT, TOOL]),
     st.dictionaries(st.sampled_from(ATTRIBUTES), SHAPES, max_size=4),

@@ -255,7 +255,7 @@ FILTERS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(told=sessions(), filters=st.lists(FILTERS, min_size=1, max_size=12), idle_after=st.integers(0, 40))
 def test_store_and_memory_agree(
     open_store: Callable[[Path], Store], tmp_path_factory: pytest.TempPathFactory, told, filters, idle_after

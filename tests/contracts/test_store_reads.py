@@ -265,7 +265,7 @@ def test_a_search_says_how_far_it_came(store: Store) -> None:
     assert shares[-1] == 1.0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_no_word_is_overlooked(data: st.DataObject) -> None:
     """However it is cased and escaped, in whatever bytes: what a text holds, case-folded, is found."""
@@ -327,7 +327,7 @@ def test_a_snippet_is_what_stands_around_the_match(store: Store) -> None:
     assert len(hit.snippet) < 200
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(limit=st.integers(1, 7))
 def test_pages_of_a_search_show_every_hit_once(store: Store, limit: int) -> None:
     """Newest first, over as many requests as there are."""

@@ -48,7 +48,7 @@ def reckoned(store: Store) -> Counter[str]:
     return found
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=arrivals(), counted=gauges, reopened=st.booleans())
 def test_differences_add_up_to_what_the_sessions_show(
     open_store: Opener, batches: list[list[Request]], counted: list[Gauge], reopened: bool

@@ -80,7 +80,7 @@ def test_spans_are_found_newest_first_by_every_condition(store: Store) -> None:
     assert numbers(found(store, name="n1", since=START + 2 * SECOND, shortest=4 * SECOND)) == [5]
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     starts=st.lists(st.integers(0, 4), min_size=1, max_size=12),
     visit=st.integers(1, 5),

@@ -193,7 +193,7 @@ def test_a_root_that_the_user_ends_is_counted_once(recorded: Recorded):
     assert _counts(recorded.one("session second")) == (2, 2, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["start", "end", "begin", "finish", "name"]), st.integers(0, 3)),

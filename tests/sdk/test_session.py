@@ -674,7 +674,7 @@ def test_the_collector_of_garbage_ends_only_what_nobody_holds(recorded: Recorded
 
 
 @given(steps=st.lists(st.sampled_from(["end", "end error", "leave", "collect"]), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_interleaving_of_ends_gives_one_end(steps: list[str]):
     """Ended by whatever comes first, exactly once, and never changed afterwards."""
     session = otel_sessions.session("s")

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_sessions.sdk._ownership import WATCHED
@@ -92,7 +92,6 @@ def _started_writer(root, count, *, locks=True):
 # --- A parcel as a file --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200),
     st.integers(0, 1000),
@@ -105,7 +104,6 @@ def test_a_parcel_is_read_as_it_was_written(body, items, sessions, at):
     assert parcel_from_bytes(parcel_to_bytes(parcel)) == parcel
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_parcel_that_was_cut_off_or_changed_is_never_taken_for_one(data):
     """Any shorter file, and any changed byte, is told from a parcel."""

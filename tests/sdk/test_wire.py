@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -144,14 +144,12 @@ def _as_the_official_one_sends(requests):
     return requests
 
 
-@settings(deadline=None)
 @given(_batches())
 def test_a_request_says_what_the_official_encoder_says(spans):
     """Every span with its resource, scope, ids, times, attributes, events, links, counts and status is equal."""
     assert _all_spans(_as_the_official_one_sends(_parsed(spans))) == _all_spans([encode_spans(spans)])
 
 
-@settings(deadline=None)
 @given(_batches())
 def test_the_w3c_flags_of_spans_and_links_are_sent(spans):
     """The sampled and random bits travel, which the official encoder leaves out."""
@@ -161,7 +159,6 @@ def test_the_w3c_flags_of_spans_and_links_are_sent(spans):
         assert [link.flags & 0xFF for link in sent.links] == [link.context.trace_flags for link in span.links]
 
 
-@settings(deadline=None)
 @given(_batches(), st.integers(1, 2000))
 def test_requests_under_a_limit_hold_every_span_once(spans, limit):
     """Split at any size, nothing is lost or doubled, and only a span that is too big alone goes over."""
