@@ -104,8 +104,8 @@ class Documents:
         """Send one document; `pieces` runs in worker threads and may block.
 
         What it raises before its first piece goes on to the caller, who can still answer something else. A
-        reader that takes nothing for a minute is cut off. Raises HTTPServiceUnavailable where too many documents
-        are on their way.
+        reader that takes nothing for a minute is cut off. Raises HTTPServiceUnavailable where there is no
+        room for one more.
         """
         if not self._free:
             raise web.HTTPServiceUnavailable(
