@@ -6,6 +6,7 @@ Resource when it is imported, hence a thread pool: refused in a program that end
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,11 @@ _RETRIED: Final = frozenset(
     }
 )
 _UNREACHED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+_MAY_BE_SIZE: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
+_SIZE: Final = re.compile(r"large|size", re.IGNORECASE)
+"""How servers say that a message is over their limit, for which there is no code: "larger than max" (Go, C++,
+Python), "exceeds maximum size" (Java), "the maximum configured message size" (.NET), "too large" (Rust)."""
 
 _COMPRESSION: Final[dict[Compression, grpc.Compression]] = {
     "none": grpc.Compression.NoCompression,
@@ -103,6 +109,8 @@ def _read_failure(error: Any) -> Answer:
     retry_after = _retry_delay(error.trailing_metadata() or ())
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Answer(Verdict.UNSUPPORTED, detail)
+    if code in _MAY_BE_SIZE and _SIZE.search(detail):
+        return Answer(Verdict.REFUSED, detail, too_large=True)
     if code in _RETRIED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None):
         timed_out = code is grpc.StatusCode.DEADLINE_EXCEEDED
         return Answer(
@@ -112,8 +120,7 @@ def _read_failure(error: Any) -> Answer:
             reached=code not in _UNREACHED,
             timed_out=timed_out,
         )
-    # A server answers a message over its limit so; neither RetryInfo nor a wait helps.
-    return Answer(Verdict.REFUSED, detail, too_large=code is grpc.StatusCode.RESOURCE_EXHAUSTED)
+    return Answer(Verdict.REFUSED, detail)
 
 
 def _retry_delay(metadata: Any) -> float | None:

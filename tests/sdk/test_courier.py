@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from log_receivers import SLAM, Reply, await_, http_receiver, partial
+from log_receivers import SLAM, Reply, await_, grpc_receiver, http_receiver, partial
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -238,6 +238,35 @@ def test_a_header_that_http_does_not_allow_is_told_of_without_its_value(root):
         assert "secret" not in trouble
         assert "header" in trouble or "encode" in trouble
     assert dict(_guard.faults()) == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "requests"),
+    [
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5000000 vs. 4194304)", 7),
+        ("OUT_OF_RANGE", "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes", 7),
+        ("RESOURCE_EXHAUSTED", "RATE_LIMITED: ingestion rate limit exceeded", 1),
+    ],
+    ids=["Go's", "Rust's", "a quota"],
+)
+def test_over_grpc_a_request_is_cut_where_its_size_is_the_trouble(root, code, said, requests):
+    """Servers have no code of their own for it; one that is out of its quota is not sent hundreds instead."""
+    import grpc
+
+    def abort(call):
+        call.abort(grpc.StatusCode[code], said)
+
+    with grpc_receiver(answer=abort) as receiver:
+        endpoint = Endpoint(f"http://127.0.0.1:{receiver.port}", protocol="grpc")
+        destination = replace(
+            _destination(receiver.port, root), connect=lambda: open_transport(endpoint, "traces")
+        )
+        courier = Courier(destination)
+        courier.take(_parcel("a", "b", "c", "d"))
+        assert courier.flush(_soon())
+        courier.stop(_soon())
+        assert len(receiver.bodies) == requests
+        assert courier.carried().dropped == {"rejected": 4}
 
 
 def test_a_hanging_receiver_holds_up_neither_who_gives_nor_the_end(tmp_path):
