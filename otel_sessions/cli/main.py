@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "demo": "run an invented agent, to see a session live",
     "show": "print sessions in the terminal",
     "run": "run any command as a session",
+    "spool": "see, send, export or clear what could not be delivered",
     "replay": "send recorded OTLP requests again",
 }
 """Command -> its one line in the help; each is a module beside this one."""

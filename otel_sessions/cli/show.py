@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from otel_sessions.cli._api import Api
 
-__all__ = ["configure", "run"]
+__all__ = ["configure", "console", "run"]
 
 _PIPE_WIDTH: Final = 250  # columns where nobody's terminal is: a file should not lose the end of a name
 
@@ -64,7 +64,7 @@ def _show_list(api: Api, limit: int, query: str, *, as_json: bool) -> int:
     from otel_sessions.cli._drawing import session_list
 
     if answer["sessions"]:
-        _console().print(session_list(answer["sessions"], int(answer["now"])))
+        console().print(session_list(answer["sessions"], int(answer["now"])))
     elif query:
         print(f"No session at {api.url} meets {query}")
     else:
@@ -80,13 +80,13 @@ def _show_session(api: Api, wanted: str | None, *, as_json: bool) -> int:
         return 0
     from otel_sessions.cli._drawing import lines, session_summary, span_tree
 
-    console = _console()
+    screen = console()
     now = int(session["now"])
     for line in session_summary(session, now):
-        console.print(line)
-    console.print(api.page(session["id"]), style="dim", soft_wrap=True, highlight=False)
-    console.print()
-    console.print(span_tree(lines(rows), now, alive=session["state"] in ("running", "waiting")))
+        screen.print(line)
+    screen.print(api.page(session["id"]), style="dim", soft_wrap=True, highlight=False)
+    screen.print()
+    screen.print(span_tree(lines(rows), now, alive=session["state"] in ("running", "waiting")))
     return 0
 
 
@@ -106,9 +106,9 @@ def _find(api: Api, wanted: str | None) -> dict[str, Any]:
     return session
 
 
-def _console() -> Console:
+def console() -> Console:
     """Make a console: colours and the terminal's width on a terminal, neither elsewhere."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH, no_color=True)
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=_PIPE_WIDTH, no_color=True)
