@@ -151,6 +151,7 @@ class Courier:
         self._timeout = self._destination.timeout
         self._waiters: list[_Waiter] = []
         self._look = 0.0
+        self._swept = False
 
     # --- For any thread -------------------------------------------------------------------------------------
 
@@ -397,8 +398,21 @@ class Courier:
             except OSError:
                 return
             if spool is not None:
+                if not self._swept:
+                    self._swept = True
+                    self._sweep(spool, now)
                 spool.let_go_of_empty()
                 spool.take_over(now)
+
+    def _sweep(self, spool: Spool, now: float) -> None:
+        removed = spool.sweep(now)
+        if removed:
+            say_once(
+                ("swept", spool.folder),
+                "otel_sessions: %d spans that earlier programs had left for other receivers were too old, "
+                "and are removed",
+                removed,
+            )
 
     def _next(self) -> _Load | None:
         if self._memory:

@@ -238,7 +238,10 @@ class Spool:
         self._others = 0
         if self._own is not None:
             self._own.touch()
-        for folder in self._folders():
+        mine = self._own.folder if self._own is not None else None
+        for folder in _folders(self.folder):
+            if folder == mine:
+                continue
             owned = self._taken.get(folder)
             if owned is not None:
                 owned.touch()
@@ -259,18 +262,41 @@ class Spool:
                 self._taken.pop(owned.folder).let_go()
         return found
 
+    def sweep(self, now: float) -> int:
+        """Remove what dead processes left for other recipients and is too old; return how many spans.
+
+        Who replaces a token, or an address, never sends to the old one again. `now`: monotonic s.
+        """
+        removed = 0
+        with suppress(OSError):
+            for recipient in self._root.iterdir():
+                if recipient != self.folder and recipient.is_dir():
+                    for folder in _folders(recipient):
+                        removed += self._swept(folder, now)
+        return removed
+
+    def _swept(self, folder: Path, now: float) -> int:
+        removed = 0
+        with suppress(OSError, DamagedParcelError):
+            owned = Claims().claim(folder, now)
+            if owned is None:
+                return 0
+            try:
+                for kept in _parcels(folder):
+                    parcel = parcel_from_bytes(kept.path.read_bytes())
+                    if age_of(parcel) <= self._limits.age:
+                        break
+                    kept.path.unlink()
+                    removed += parcel.items
+            finally:
+                owned.let_go()
+        return removed
+
     def let_go_of_empty(self) -> None:
         """Remove the folders that were taken over and are sent."""
         waiting = {kept.path.parent for kept in self._inherited}
         for folder in [folder for folder in self._taken if folder not in waiting]:
             self._taken.pop(folder).let_go()
-
-    def _folders(self) -> Iterator[Path]:
-        mine = self._own.folder if self._own is not None else None
-        with suppress(OSError):
-            for path in sorted(self.folder.iterdir()):
-                if path.is_dir() and path.name != _REJECTED and path != mine:
-                    yield path
 
     # --- The end -------------------------------------------------------------------------------------------
 
@@ -316,6 +342,14 @@ def boot_and_uptime() -> tuple[str, float]:
         return boot, time.clock_gettime(time.CLOCK_BOOTTIME)
     except (OSError, AttributeError):
         return "", 0.0
+
+
+def _folders(recipient: Path) -> Iterator[Path]:
+    """Return the folders of processes."""
+    with suppress(OSError):
+        for path in sorted(recipient.iterdir()):
+            if path.is_dir() and path.name != _REJECTED:
+                yield path
 
 
 def _parcels(folder: Path) -> Iterator[Kept]:

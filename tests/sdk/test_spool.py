@@ -398,3 +398,23 @@ def test_half_a_file_of_a_killed_process_does_not_stay_for_ever(dead_writer):
     spool.let_go_of_empty()
     assert not folder.exists()
     spool.close()
+
+
+def test_what_nobody_comes_for_any_more_is_removed_when_it_is_too_old(tmp_path):
+    """An address that changed, a token that was replaced: what was left for it does not stay for ever."""
+    others = [Spool(tmp_path, "traces", f"http://127.0.0.1:{port}/v1/traces", Limits()) for port in (1, 2)]
+    for other in others:
+        other.put(_parcel(b"old", at=1))
+        other.put(_parcel(b"new"))
+    others[0].close()
+    spool = _spool(tmp_path)
+    assert spool.sweep(time.monotonic()) == 2
+    spool.close()
+    others[1].close()
+    left = [Spool(tmp_path, "traces", f"http://127.0.0.1:{port}/v1/traces", Limits()) for port in (1, 2)]
+    for other in left:
+        other.take_over(time.monotonic())
+    assert [_drain(other) for other in left] == [[b"new"], [b"new"]]
+    assert [sum(other.lost_of_others.values()) for other in left] == [0, 2]
+    for other in left:
+        other.close()
