@@ -335,6 +335,27 @@ def test_a_sender_that_stalls_gives_its_room_back(
     with_client(scenario)
 
 
+def test_a_sender_that_dies_in_mid_body_is_counted_and_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Agents are killed all the time; that is no error of ours, and says nothing in our log."""
+
+    async def scenario(client: Client) -> None:
+        host, port = client.receiver.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF[hdrs.CONTENT_TYPE]}\r\n"
+        writer.write(head.encode() + b"Content-Length: 2000\r\n\r\nhalf")
+        assert (await client.post(traces().SerializeToString(), PROTOBUF))[0] == 200  # the half was read too
+        writer.transport.abort()
+        tally = client.receiver.services.receivers["http"]
+        while "stalled" not in tally.by_word() and not caplog.records:
+            await client.post(traces().SerializeToString(), PROTOBUF)
+        assert tally.by_word()["stalled"] == 1
+
+    with_client(scenario)
+    assert not caplog.records
+
+
 def test_slow_reads_do_not_hold_up_what_is_inflated() -> None:
     """The threads that the API reads with may all be busy; telemetry has its own."""
 

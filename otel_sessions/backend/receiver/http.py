@@ -182,6 +182,8 @@ async def _next_part(content: StreamReader) -> bytes:
         return await asyncio.wait_for(content.readany(), STALLED_SECONDS)
     except asyncio.TimeoutError as error:
         raise StalledError(f"nothing more of the body came for {STALLED_SECONDS:g} seconds") from error
+    except ConnectionError as error:  # agents get killed: counted, but no error of ours
+        raise StalledError("the connection was cut within the body") from error
 
 
 def _too_large() -> TooLargeError:
