@@ -32,8 +32,6 @@ __all__ = [
 
 _REJECTED: Final = "rejected"
 _LOCK: Final = "lock"
-_JUST_MADE: Final = 0.5
-"""Seconds in which a folder is believed to live unasked: its owner may be about to lock it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Recipient:
     def programs(self) -> list[Path]:
         """Return the folders of the programs that wrote here, or took over what others wrote."""
         with suppress(OSError):
-            return sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name != _REJECTED)
+            return sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name[0].isdigit())
         return []
 
     @property
@@ -189,15 +187,11 @@ def look(recipient: Recipient) -> Look:
 
 def _owner(folder: Path) -> str:
     try:
-        if time.time() - (folder / _LOCK).stat().st_mtime < _JUST_MADE:
-            return "alive"
         owned = Claims().claim(folder, time.monotonic())
-    except FileNotFoundError:  # no lock, or gone meanwhile
-        return "unknown"
     except OSError:  # of another user
         return "unknown"
     if owned is None:
-        return "alive"
+        return "alive" if (folder / _LOCK).exists() else "unknown"
     owned.forget()
     return "dead"
 

@@ -33,6 +33,7 @@ WATCHED: Final = 60.0
 
 _LOCK: Final = "lock"
 _ALIVE: Final = "alive"
+_HIDDEN: Final = "."
 
 
 class NoLocksError(OSError):
@@ -69,18 +70,22 @@ class Owned:
 
 def own(parent: Path, *, locks: bool = True) -> Owned:
     """Make a folder of our own in `parent`; raise OSError where that can't be."""
-    folder = parent / f"{os.getpid()}-{secrets.token_hex(6)}"
-    folder.mkdir(mode=0o700, parents=True)
+    name = f"{os.getpid()}-{secrets.token_hex(6)}"
+    hidden = parent / f"{_HIDDEN}{name}"  # until its lock is held, or whoever looks just then would take it
+    hidden.mkdir(mode=0o700, parents=True)
     lock: int | None = None
     if locks:
         with suppress(NoLocksError):
-            lock = _hold(folder / _LOCK)
-    owned = Owned(folder, lock)
+            lock = _hold(hidden / _LOCK)
     if lock is None:
         with suppress(FileNotFoundError):
-            (folder / _LOCK).unlink()
-        owned.touch()
-    return owned
+            (hidden / _LOCK).unlink()
+        Owned(hidden, lock).touch()
+    try:
+        return Owned(hidden.rename(parent / name), lock)
+    except OSError:
+        Owned(hidden, lock).forget()
+        raise
 
 
 class Claims:
@@ -91,6 +96,8 @@ class Claims:
 
     def claim(self, folder: Path, now: float) -> Owned | None:
         """Take a folder whose owner is gone; None while he may live. `now` is in monotonic seconds."""
+        if folder.name.startswith(_HIDDEN):  # somebody is about to own it
+            return None
         lock = folder / _LOCK
         if lock.exists():
             try:
