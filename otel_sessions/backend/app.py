@@ -35,6 +35,7 @@ from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
 from otel_sessions.backend.store.base import SessionQuery, Store
 from otel_sessions.backend.store.sqlite import SqliteStore
+from otel_sessions.backend.upkeep import Upkeep
 from otel_sessions.backend.web.errors import error_page_middleware
 from otel_sessions.backend.web.guard import guard_middleware
 from otel_sessions.errors import AddressError, BackendError
@@ -90,6 +91,8 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         server, grpc_address = await grpc_receiver.start(services, settings.grpc)
         stack.push_async_callback(server.stop, GRACE_SECONDS)
         http_address = await _start_http(services, stack)
+        upkeep = asyncio.create_task(Upkeep(settings, store, live, ingest, clock).run(), name="upkeep")
+        stack.push_async_callback(_end, upkeep)
         stack.callback(live.close)  # first of all: a stream never ends by itself
         yield Listening(http_address, grpc_address, settings.data), writer
 
@@ -131,6 +134,13 @@ async def _start_http(services: Services, stack: contextlib.AsyncExitStack) -> A
             "stop the other program or choose another with --http HOST:PORT"
         ) from error
     return Address(address.host, runner.addresses[0][1])
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for it. Raises what it failed with, if it did."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _load(live: Live, store: Store, clock: Clock, idle_after: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final
 
@@ -156,6 +156,9 @@ class WriteCounts:
         self.spans_again = 0
         self.logs_stored = 0
         self.logs_again = 0
+        self.sessions_pruned = 0
+        self.spans_pruned = 0
+        self.logs_pruned = 0
         self.rejected: Counter[str] = Counter({signal.value: 0 for signal in Signal})
         self.sessions = SessionCounts()
 
@@ -171,6 +174,12 @@ class WriteCounts:
         self.logs_stored += changes.new_logs
         self.logs_again += logs - changes.new_logs
         self.sessions.note(changes.sums)
+
+    def note_pruned(self, sessions: Collection[str], spans: int, logs: int) -> None:
+        """Count what retention removed."""
+        self.sessions_pruned += len(sessions)
+        self.spans_pruned += spans
+        self.logs_pruned += logs
 
 
 _PLAIN: Final = ("errors", "model_calls", "tool_calls", "dropped")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.counts import WriteCounts
@@ -21,10 +21,10 @@ from otel_sessions.backend.decode import decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Request, RunRecord, Signal
-from otel_sessions.backend.store.base import Store
+from otel_sessions.backend.store.base import FullDiskError, Store
 from otel_sessions.errors import BackendError
 
-__all__ = ["BackPressureError", "Ingest", "IngestStats", "NotStoredError", "Room"]
+__all__ = ["BackPressureError", "Ingest", "IngestStats", "NoSpaceError", "NotStoredError", "Room"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,13 @@ TICK_SECONDS: Final = 0.25
 AWAY_FROM: Final = 2_000_000_000
 """ns between two ticks from which on the process was stopped or the machine asleep."""
 
+BEHIND_FROM: Final = 5_000_000_000
+"""ns that a request waits for its commit from which on the writer is said to be behind."""
+
 METRIC_NAMES: Final = 1_000
 STOPPING: Final = "the backend is stopping"
+
+T = TypeVar("T")
 
 
 class BackPressureError(BackendError):
@@ -48,6 +53,10 @@ class BackPressureError(BackendError):
 
 class NotStoredError(BackendError):
     """The request could not be committed; nothing of it is stored, send it again later."""
+
+
+class NoSpaceError(NotStoredError):
+    """The request could not be committed, for the disk is full."""
 
 
 class Room:
@@ -87,6 +96,9 @@ class IngestStats:
     waiting_bytes: int
     room_bytes: int  # what may wait
     metrics_seen: dict[str, int]
+    pruned_sessions: int = 0  # by retention
+    pruned_spans: int = 0
+    pruned_logs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,15 @@ class _Waiting:
     arrival: Arrival
     size: int
     done: asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """What somebody wants done in the writer's thread."""
+
+    do: Callable[[], object]
+    take: Callable[[Any], object]
+    done: asyncio.Future[Any]
 
 
 @dataclass(slots=True)
@@ -130,6 +151,7 @@ class Ingest:
         self.counts = WriteCounts()
         self._waiting: list[_Waiting] = []
         self._batch: list[_Waiting] = []
+        self._errands: list[_Errand] = []
         self._work = asyncio.Event()
         self._counters = _Counters()
         self._last_tick = 0
@@ -183,6 +205,42 @@ class Ingest:
         await done
         return request
 
+    async def between(self, errand: Callable[[], T], take: Callable[[T], object]) -> T:
+        """Run an errand in the writer's thread between two commits; return what it returned.
+
+        `take` is called with that in the event loop, before anything else is written. Raises what the
+        errand raises, and NotStoredError where the writer has ended.
+        """
+        if self._closed:
+            raise _not_stored(STOPPING)
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._errands.append(_Errand(errand, take, done))
+        self._work.set()
+        return await done
+
+    @property
+    def fails(self) -> bool:
+        """Whether the last commit failed."""
+        return bool(self._failing)
+
+    def trouble(self) -> str | None:
+        """Say why requests can't be stored now, or not in time; None where all is well."""
+        if self._closed:
+            return STOPPING
+        if self._failing:
+            return f"commits fail: {self._failing}"
+        waiting = (self._batch or self._waiting)[:1]
+        behind = self._clock.monotonic() - waiting[0].arrival.at if waiting else 0
+        if behind >= BEHIND_FROM:
+            return f"the writer is {behind / 1e9:.0f} s behind"
+        return None
+
+    def note_success(self) -> None:
+        """Note that what was stored just now is on the disk."""
+        if self._failing:
+            self._failing = ""
+            logger.warning("commits succeed again")
+
     def stats(self) -> IngestStats:
         """Count what was done and what waits."""
         counters = self._counters
@@ -199,6 +257,9 @@ class Ingest:
             waiting_bytes=self._queue.held,
             room_bytes=self._queue.limit,
             metrics_seen=dict(counters.metrics),
+            pruned_sessions=self.counts.sessions_pruned,
+            pruned_spans=self.counts.spans_pruned,
+            pruned_logs=self.counts.logs_pruned,
         )
 
     # --- decoding --------------------------------------------------------------------------------
@@ -247,12 +308,16 @@ class Ingest:
                 await self._work.wait()
                 self._work.clear()
                 self._batch, self._waiting = self._waiting, []
-                await self._write(self._batch)
+                if self._batch or not self._errands:
+                    await self._write(self._batch)
                 self._batch = []
+                await self._run_errands()
         finally:
             self._closed = True  # nobody would see what is accepted from here on
             # Nobody is left waiting here, unless the writer failed.
             self._settle([*self._batch, *self._waiting], BackendError(STOPPING))
+            for errand in self._errands:
+                _finish(errand.done, None, _not_stored(STOPPING))
         await self._write([], flush=True)
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
@@ -272,6 +337,17 @@ class Ingest:
             self._settle(signs, None if noted else error)
             self._settle([one for one in batch if one.arrival.request.keep], error)
 
+    async def _run_errands(self) -> None:
+        """Do what others want done, once each, before the next batch."""
+        errands, self._errands = self._errands, []
+        for errand in errands:
+            work = asyncio.get_running_loop().run_in_executor(self._write_thread, errand.do)
+            await asyncio.wait([work])  # whatever it raises must not end the writer
+            error = work.exception()
+            if error is None:
+                errand.take(work.result())
+            _finish(errand.done, None if error else work.result(), error)
+
     async def _try(self, batch: Sequence[_Waiting], moment: Moment) -> BaseException | None:
         if self._only_noted(batch, moment):
             return None
@@ -283,9 +359,7 @@ class Ingest:
         if error is not None:
             self._note_failure(error)
             return error
-        if self._failing:
-            self._failing = ""
-            logger.warning("commits succeed again")
+        self.note_success()
         draft, changes = commit.result()
         took = self._clock.monotonic() - began
         self._live.commit(draft, changes)
@@ -340,7 +414,7 @@ class Ingest:
             if error is None:
                 one.done.set_result(None)
             else:
-                one.done.set_exception(_not_stored(str(error)))
+                one.done.set_exception(_not_stored(str(error), full=isinstance(error, FullDiskError)))
 
 
 def _unknown(session_key: str) -> Sequence[RunRecord]:
@@ -348,5 +422,16 @@ def _unknown(session_key: str) -> Sequence[RunRecord]:
     raise LookupError(session_key)
 
 
-def _not_stored(why: str) -> NotStoredError:
-    return NotStoredError(f"not stored: {why}; send it again later")
+def _not_stored(why: str, *, full: bool = False) -> NotStoredError:
+    kind = NoSpaceError if full else NotStoredError
+    return kind(f"not stored: {why}; send it again later")
+
+
+def _finish(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    """Settle a future that may have been given up."""
+    if done.done():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)

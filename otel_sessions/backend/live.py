@@ -10,7 +10,7 @@ writer awaits its thread before it commits.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -114,10 +114,17 @@ class Live:
         """Take over a draft that was stored, and tell what changed."""
         self._take_runs(draft)
         self._take_bases(draft)
-        self._feed.publish(_news(changes))
-        for gone in changes.gone:
-            self._silent.pop(gone, None)
-        self._watch_silence(changes.sessions)
+        self._tell(changes)
+
+    def forget(self, keys: Collection[str], changes: Changes) -> None:
+        """Let go of sessions (by their keys) that were removed from the store, and tell what changed."""
+        for run in [run for run in self._runs if run[0] in keys]:
+            del self._runs[run]
+        for run in [run for run in self._unstored if run[0] in keys]:
+            del self._unstored[run]
+        for key in keys:
+            self._gauges.pop(key, None)
+        self._tell(changes)
 
     def tell_idle(self, wall: int) -> None:
         """Publish the sessions without a run that have been silent long enough by `wall`."""
@@ -154,6 +161,12 @@ class Live:
         return LiveStats(len(self._runs), self._feed.readers, self._feed.published)
 
     # --- inside --------------------------------------------------------------------------------------
+
+    def _tell(self, changes: Changes) -> None:
+        self._feed.publish(_news(changes))
+        for gone in changes.gone:
+            self._silent.pop(gone, None)
+        self._watch_silence(changes.sessions)
 
     def _flush_due(self, now: int) -> bool:
         return bool(self._unstored) and now >= self._last_flush + FLUSH_EVERY

@@ -11,6 +11,7 @@ from typing import Final
 
 from platformdirs import user_data_path
 
+from otel_sessions.backend.retention import KEEP_ALL, Retention, parse_retention
 from otel_sessions.errors import ConfigurationError
 
 __all__ = ["ENVIRONMENT", "Address", "Settings", "read_settings"]
@@ -20,6 +21,7 @@ ENVIRONMENT: Final = {
     "http": "OTEL_SESSIONS_HTTP",
     "data": "OTEL_SESSIONS_DATA",
     "store": "OTEL_SESSIONS_STORE",
+    "retention": "OTEL_SESSIONS_RETENTION",
     "idle_after": "OTEL_SESSIONS_IDLE_AFTER",
     "token": "OTEL_SESSIONS_TOKEN",
     "host_name": "OTEL_SESSIONS_HOST_NAME",
@@ -67,6 +69,7 @@ class Settings:
     idle_after: int  # ns
     token: str | None = None
     host_names: tuple[str, ...] = ()  # further names under which the page may be opened
+    retention: Retention = KEEP_ALL
 
 
 def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -83,6 +86,7 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         idle_after=_duration(*read("idle_after", DEFAULT_IDLE_AFTER)),
         token=_token(*read("token", "")),
         host_names=_names(read("host_name", "")[0]),
+        retention=_retention(*read("retention", "none")),
     )
     _check_reach(settings)
     return settings
@@ -123,6 +127,13 @@ def _duration(value: str, source: str) -> int:
     if not 0 < seconds < 2**31:
         raise ConfigurationError(f"{source}={value} is not a duration; write seconds, or as in 90s, 5m, 1h.")
     return round(seconds * 1e9)
+
+
+def _retention(value: str, source: str) -> Retention:
+    try:
+        return parse_retention(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}={value} is not a retention; {error}.") from error
 
 
 def _token(value: str, source: str) -> str | None:

@@ -22,6 +22,10 @@ COMMANDS: Final = {
     "show": "print sessions in the terminal",
     "run": "run any command as a session",
     "spool": "see, send, export or clear what could not be delivered",
+    "backup": "copy all sessions into a file, while a backend runs or not",
+    "prune": "remove old sessions",
+    "pin": "keep a session whatever the retention is",
+    "unpin": "keep a session no longer than the retention says",
     "replay": "send recorded OTLP requests again",
 }
 """Command -> its one line in the help; each is a module beside this one."""

@@ -34,6 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     option("--data", metavar="DIR", help="data folder (default: this user's own) [OTEL_SESSIONS_DATA]")
     option("--store", metavar="KIND", help="kind of store (default: sqlite) [OTEL_SESSIONS_STORE]")
     option(
+        "--retention",
+        metavar="BOUNDS",
+        help="remove sessions unseen for an age, and the oldest beyond a size: 30d, 10GB or 30d,10GB "
+        "(default: none, keep everything) [OTEL_SESSIONS_RETENTION]",
+    )
+    option(
         "--token",
         metavar="TOKEN",
         help="ask everybody for it; needed to listen beyond this machine [OTEL_SESSIONS_TOKEN]",

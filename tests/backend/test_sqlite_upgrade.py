@@ -33,6 +33,9 @@ def make_older(file: Path, version: int) -> None:
     then.close()
     conn = sqlite3.connect(file)
     for table, now in columns(conn).items():
+        if table not in had:
+            conn.execute(f"DROP TABLE {table}")
+            continue
         for column in now - had[table]:
             conn.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     conn.execute(f"PRAGMA user_version = {version}")

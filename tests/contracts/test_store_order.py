@@ -150,7 +150,7 @@ gauges = st.lists(
 )
 
 
-def _shown(store: Store) -> dict[str, dict[str, Any]]:
+def shown(store: Store) -> dict[str, dict[str, Any]]:
     """Return all that a store shows, in the oracle's words."""
     seen: dict[str, dict[str, Any]] = {}
     for record in store.sessions(SessionQuery(limit=1000)).sessions:
@@ -177,17 +177,18 @@ def _shown(store: Store) -> dict[str, dict[str, Any]]:
     return seen
 
 
-def _differences(shown: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
-    """Return by session and field what is shown and what should be."""
+def differences(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """Return by session and field what is found and what should be."""
     return {
-        (key, name): (shown.get(key, {}).get(name), expected.get(key, {}).get(name))
-        for key in shown.keys() | expected.keys()
-        for name in shown.get(key, {}).keys() | expected.get(key, {}).keys()
-        if shown.get(key, {}).get(name) != expected.get(key, {}).get(name)
+        (key, name): (found.get(key, {}).get(name), expected.get(key, {}).get(name))
+        for key in found.keys() | expected.keys()
+        for name in found.get(key, {}).keys() | expected.get(key, {}).keys()
+        if found.get(key, {}).get(name) != expected.get(key, {}).get(name)
     }
 
 
-def _as_rows(expected: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def as_rows(expected: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Turn the spans that the oracle expects into rows."""
     for session in expected.values():
         session["rows"] = {
             SpanRow(
@@ -209,15 +210,15 @@ def test_any_order_and_any_repetition_show_the_same(
 ) -> None:
     """Sessions, roll-ups and rows are a function of the set of what was sent."""
     sent = [request for batch in batches for request in batch]
-    expected = _as_rows(reckon(sent, counted))
+    expected = as_rows(reckon(sent, counted))
     with TemporaryDirectory() as folder:
         store = open_store(Path(folder))
         store.append([], gauges=counted)  # as the live view does: a run is known before its first span
         for batch in batches:
             store.append(batch, gauges=counted[::-1])
-        shown, totals = _shown(store), store.totals()
+        found, totals = shown(store), store.totals()
         store.close()
-    assert _differences(shown, expected) == {}
+    assert differences(found, expected) == {}
     assert totals.spans == len({(s.trace_id, s.span_id) for request in sent for s in request.spans})
     assert totals.logs == len({log.digest for request in sent for log in request.logs})
     assert totals.sessions == len(expected)

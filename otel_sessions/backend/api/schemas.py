@@ -402,6 +402,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             sessions_by_state=_counts("by state"),
             incomplete_sessions=_count("sessions of which spans are missing"),
             missing_spans=_count("known to exist, but not stored; over all sessions"),
+            bytes_free=_count("of those on disk: used again by what comes"),
         ),
         ingest=_counts("the write path"),
         receivers={

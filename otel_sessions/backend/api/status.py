@@ -25,7 +25,10 @@ async def healthz(_services: Services, _request: web.Request) -> web.Response:
 
 
 async def readyz(services: Services, _request: web.Request) -> web.Response:
-    """Tell whether the store can be read. Raises ProblemError (503) where it can't."""
+    """Tell whether requests can be stored and read. Raises ProblemError (503) that says why they can't."""
+    trouble = services.ingest.trouble()
+    if trouble is not None:
+        raise ProblemError(503, trouble, headers={"Retry-After": "2"})
     try:
         await asyncio.to_thread(services.store.totals)
     except BackendError as exc:

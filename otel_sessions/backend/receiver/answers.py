@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_sessions.backend.decode import DecodeError
-from otel_sessions.backend.ingest import BackPressureError
+from otel_sessions.backend.ingest import BackPressureError, NoSpaceError
 from otel_sessions.backend.receiver.inflate import BrokenBodyError, TooLargeError
 from otel_sessions.backend.records import Encoding, Request, Signal
 from otel_sessions.errors import BackendError
@@ -28,6 +28,8 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Greatest request, as sent and inflated: the default of OTLP 1.11."""
 
 RETRY_SECONDS: Final = 1
+FULL_RETRY_SECONDS: Final = 5
+"""Somebody has to make room first."""
 
 
 class StalledError(Exception):
@@ -57,7 +59,11 @@ def refusal_for(error: Exception) -> Refusal:
     if isinstance(error, BackPressureError):
         return Refusal("busy", 429, Code.RESOURCE_EXHAUSTED, message, RETRY_SECONDS)
     if isinstance(error, BackendError):
-        return Refusal("not_stored", 503, Code.UNAVAILABLE, message, RETRY_SECONDS)
+        full = isinstance(error, NoSpaceError)
+        code, seconds = (
+            (Code.RESOURCE_EXHAUSTED, FULL_RETRY_SECONDS) if full else (Code.UNAVAILABLE, RETRY_SECONDS)
+        )
+        return Refusal("not_stored", 503, code, message, seconds)
     return Refusal(
         "failed", 500, Code.INTERNAL, "the backend failed on this request; its log has the details"
     )

@@ -35,6 +35,7 @@ __all__ = [
     "Placed",
     "chunk_row",
     "inflate",
+    "lessen",
     "parse",
 ]
 
@@ -136,6 +137,15 @@ def _walk(signal: Signal, encoding: Encoding, body: bytes) -> Iterator[Placed]:
                 url = of_scope.schema_url or of_resource.schema_url
                 for message in of_scope.log_records:
                     yield Placed(message, of_resource.resource, of_scope.scope, url)
+
+
+def lessen(conn: sqlite3.Connection, number: int, change: int) -> bool:
+    """Take rows off a chunk; return whether it was dropped, for nothing points at it any more."""
+    conn.execute("UPDATE chunks SET live = live + ? WHERE id = ?", (change, number))
+    dropped = conn.execute("DELETE FROM chunks WHERE id = ? AND live <= 0", (number,)).rowcount
+    if dropped:
+        conn.execute("DELETE FROM bodies WHERE id = ?", (number,))
+    return bool(dropped)
 
 
 def chunk_row(number: int, request: Request, live: int) -> tuple[int, int, int, int, int, int]:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from otel_sessions.backend.store.base import FullDiskError
 from otel_sessions.errors import BackendError, CorruptStoreError
 
 __all__ = ["FOLD", "Readers", "connect", "execute", "transaction", "translated", "tune"]
@@ -25,6 +26,7 @@ FOLD: Final = "casefold"
 """The function of SQL that readers' connections have: text without case, in any script; NULL for NULL."""
 
 _GREATEST: Final = 2**63 - 1
+_FULL: Final = "database or disk is full"
 _CORRUPT: Final = ("malformed", "not a database", "unsupported file format", "disk image")
 
 
@@ -86,9 +88,8 @@ def translated(path: Path) -> Generator[None]:
                 f"{path} is damaged or no database ({exc}). Move it and its -wal and -shm files away, or put "
                 "a backup in its place, and start again."
             ) from exc
-        raise BackendError(
-            f"{path} can't be used now: {exc}. Check the disk's space and permissions."
-        ) from exc
+        kind = FullDiskError if _FULL in str(exc) else BackendError
+        raise kind(f"{path} can't be used now: {exc}. Check the disk's space and permissions.") from exc
 
 
 class Readers:

@@ -56,6 +56,7 @@ class Moves:
                 f"UPDATE OR IGNORE {table} SET session = ? WHERE session = ?", (new.no, old.no)
             )
             self._conn.execute(f"DELETE FROM {table} WHERE session = ?", (old.no,))
+        self._conn.execute("UPDATE OR REPLACE pins SET id = ? WHERE id = ?", (new.id, old.id))
         self._conn.execute("UPDATE loose_traces SET session = ? WHERE session = ?", (new.no, old.no))
         new.own_seen = max(new.own_seen, old.own_seen)
         new.loose_seen = max(new.loose_seen, old.loose_seen)

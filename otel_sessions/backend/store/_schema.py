@@ -16,9 +16,9 @@ from otel_sessions.backend.store._connection import transaction
 from otel_sessions.backend.store._tally import TOOLS_LISTED
 from otel_sessions.errors import BackendError, CorruptStoreError, NewerSchemaError
 
-__all__ = ["SCHEMA_VERSION", "prepare"]
+__all__ = ["SCHEMA_VERSION", "check", "prepare"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _APPLICATION_ID: Final = 0x4F54_5353  # "OTSS", so that `file` and we know the database
 _OLDEST_SQLITE: Final = (3, 24, 0)  # upserts
 
@@ -35,6 +35,7 @@ def prepare(conn: sqlite3.Connection, path: Path) -> None:
     (application,) = conn.execute("PRAGMA application_id").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if version == 0 and application == 0 and tables == 0:
+        conn.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only an empty file takes it
         _bring_forward(conn, 0)
     elif application != _APPLICATION_ID:
         raise CorruptStoreError(
@@ -47,6 +48,20 @@ def prepare(conn: sqlite3.Connection, path: Path) -> None:
         )
     elif version < SCHEMA_VERSION:
         _bring_forward(conn, version)
+
+
+def check(conn: sqlite3.Connection, path: Path) -> None:
+    """Check that a file is ours and of this version, which is not changed here.
+
+    Raises NewerSchemaError, CorruptStoreError, and BackendError where it is older.
+    """
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA_VERSION or version > SCHEMA_VERSION:
+        prepare(conn, path)
+        return
+    raise BackendError(
+        f"{path} is of an older version. Start `otel-sessions serve` on it once, which brings it forward."
+    )
 
 
 def _bring_forward(conn: sqlite3.Connection, version: int) -> None:

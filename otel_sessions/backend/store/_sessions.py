@@ -215,7 +215,10 @@ class Sessions:
     def _create(self, key: str, session_id: str | None) -> SessionState:
         no = self._last_no
         if no is None:
-            (no,) = self._conn.execute("SELECT ifnull(max(no), 0) FROM sessions").fetchone()
+            (no,) = self._conn.execute(
+                "SELECT max((SELECT ifnull(max(no), 0) FROM sessions),"
+                " (SELECT ifnull(max(session), 0) FROM removals))"
+            ).fetchone()
         self._last_no = no = no + 1
         return self._remember(SessionState(no, resolve.session_id(key), key, session_id))
 

@@ -16,17 +16,21 @@ from otel_sessions.backend.records import (
     TimelineEntry,
 )
 from otel_sessions.backend.resolve import told_id
-from otel_sessions.backend.store._chunks import Compressor, chunk_row
+from otel_sessions.backend.retention import Retention
+from otel_sessions.backend.store._chunks import Compressor, chunk_row, lessen
 from otel_sessions.backend.store._connection import execute, transaction
 from otel_sessions.backend.store._homes import Homes
 from otel_sessions.backend.store._moves import Moves
 from otel_sessions.backend.store._names import NameWriter
 from otel_sessions.backend.store._placing import Placing
 from otel_sessions.backend.store._relations import note_model_calls, note_parents
+from otel_sessions.backend.store._removal import Removal, Remover
 from otel_sessions.backend.store._rows import SPAN_COLUMNS, bounded, public_row, row_id, span_record
 from otel_sessions.backend.store._runs import RUN_COLUMNS, run_row
 from otel_sessions.backend.store._sessions import Sessions
 from otel_sessions.backend.store._summary import SessionState
+from otel_sessions.backend.store._upkeep import due, give_back
+from otel_sessions.backend.store.base import Pruned
 
 __all__ = ["Writer"]
 
@@ -53,6 +57,7 @@ class Writer:
         self._sessions = Sessions(conn, self._names)
         self._moves = Moves(conn, self._names, self._sessions)
         self._homes = Homes(conn, self._sessions, self._moves)
+        self._remover = Remover(conn, names=self._names, sessions=self._sessions)
         self._compressor = Compressor()
 
     def append(
@@ -69,6 +74,8 @@ class Writer:
         try:
             with transaction(self._conn):
                 revision, first_chunk = self._begin()
+                if self._remover.pending:
+                    self._count_off(self._remover.clear_way(kept))
                 placing = self._place(kept, first_chunk, revision)
                 self._homes.review(placing.doubted)
                 self._note(placing, row_id(first_chunk, 0))
@@ -91,8 +98,37 @@ class Writer:
         return revision, next_chunk
 
     def _forget(self) -> None:
-        for part in (self._names, self._sessions, self._homes):
+        for part in (self._names, self._sessions, self._homes, self._remover):
             part.forget()
+
+    # --- sessions that are removed -----------------------------------------------------------------------
+
+    def prune(self, retention: Retention, now: int, idle_before: int) -> Pruned:
+        """Remove what is beyond a retention, or give free pages back, in one small transaction."""
+        next_up = due(self._conn, retention, now, idle_before)
+        nobodys = self._remover.nobodys(next_up.nobodys_before)
+        if not (next_up.sessions or nobodys or self._remover.pending):
+            return Pruned(more=give_back(self._conn))
+        try:
+            with transaction(self._conn):
+                revision, _ = self._begin()
+                removal = self._remover.remove(next_up.sessions)
+                self._remover.remove_nobodys(nobodys, removal)
+                saved = self._sessions.save(revision, ())
+                self._count_off(removal)
+                self._conn.execute("UPDATE meta SET revision = revision + 1")
+        except BaseException:
+            self._forget()
+            raise
+        # What a session added to the sums over all stays there: it happened.
+        changes = Changes(saved.changed, gone=tuple(removal.ids))
+        return Pruned(changes, frozenset(removal.keys), removal.spans, removal.logs, more=True)
+
+    def _count_off(self, removal: Removal) -> None:
+        self._conn.execute(
+            "UPDATE meta SET spans = spans - ?, logs = logs - ?, chunks = chunks - ?",
+            (removal.spans, removal.logs, removal.chunks),
+        )
 
     # --- spans and logs --------------------------------------------------------------------------------
 
@@ -210,20 +246,12 @@ class Writer:
         )
         conn.executemany(_INSERT_BODY, [(number, body) for number, _, body in new])
         fewer = [(number, change) for number, change in in_chunk.items() if number < first and change]
-        dropped = sum(self._lessen(number, change) for number, change in fewer)
+        dropped = sum(lessen(conn, number, change) for number, change in fewer)
         conn.execute(
             "UPDATE meta SET revision = revision + 1, next_chunk = ?, spans = spans + ?, logs = logs + ?,"
             " chunks = chunks + ?",
             (first + len(requests), placing.spans_more, placing.logs_more, len(new) - dropped),
         )
-
-    def _lessen(self, number: int, change: int) -> bool:
-        """Take rows off a chunk; return whether it was dropped, for nothing points at it any more."""
-        self._conn.execute("UPDATE chunks SET live = live + ? WHERE id = ?", (change, number))
-        dropped = self._conn.execute("DELETE FROM chunks WHERE id = ? AND live <= 0", (number,)).rowcount
-        if dropped:
-            self._conn.execute("DELETE FROM bodies WHERE id = ?", (number,))
-        return bool(dropped)
 
 
 class ChangedRows(Mapping[str, "tuple[SpanRow, ...]"]):

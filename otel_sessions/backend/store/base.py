@@ -7,7 +7,7 @@ thread at any moment and see whole commits only. All methods block: callers use 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -26,10 +26,15 @@ from otel_sessions.backend.records import (
     SpanRow,
     TimelineEntry,
 )
+from otel_sessions.backend.retention import Retention
+from otel_sessions.errors import BackendError
 
 __all__ = [
     "Calls",
+    "FullDiskError",
     "Hit",
+    "Prunable",
+    "Pruned",
     "SearchPage",
     "SearchQuery",
     "SessionPage",
@@ -174,6 +179,31 @@ class Totals:
     sessions_by_state: dict[str, int]
     incomplete_sessions: int  # of which spans are missing
     missing_spans: int
+    bytes_free: int = 0  # of those on disk: used again by what comes
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one small transaction removed."""
+
+    changes: Changes = field(default_factory=Changes)  # who is gone, and what that changed in others
+    keys: frozenset[str] = frozenset()  # of the sessions that are gone
+    spans: int = 0
+    logs: int = 0
+    more: bool = False  # call again
+
+
+@dataclass(frozen=True, slots=True)
+class Prunable:
+    """What a retention would remove now."""
+
+    sessions: int
+    spans: int
+    exact: bool  # False where a size is to be reached, and what sessions take is reckoned
+
+
+class FullDiskError(BackendError):
+    """The disk is full: nothing of the batch was stored."""
 
 
 class Store(Protocol):
@@ -194,6 +224,23 @@ class Store(Protocol):
         span the ended one wins over the announced one, then the greater end, then the greater size.
         Raises BackendError where the disk refuses; then nothing of the batch was stored.
         """
+        ...
+
+    def prune(self, retention: Retention, now: int, idle_before: int) -> Pruned:
+        """Remove sessions beyond a retention, in one small transaction; call it again while there is more.
+
+        Whole sessions that ended, are lost or idle, and are not pinned; the longest unseen first, and with
+        them logs of no session that came before. `now` in Unix ns; sessions without any run, last seen
+        before `idle_before`, are idle. Raises BackendError where the disk refuses.
+        """
+        ...
+
+    def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:
+        """Say what `prune` would remove, called until there is no more; removes nothing."""
+        ...
+
+    def probe(self) -> None:
+        """Store something and remove it again. Raises BackendError where that fails, as `append` would."""
         ...
 
     def note_process(self, process: str, base: int) -> None:

@@ -22,6 +22,7 @@ from otel_sessions.backend.records import (
     SpanRow,
     TimelineEntry,
 )
+from otel_sessions.backend.retention import Retention
 from otel_sessions.backend.store._connection import Readers, connect, translated, tune
 from otel_sessions.backend.store._folder import FolderLock
 from otel_sessions.backend.store._list import count_states, list_sessions
@@ -29,9 +30,12 @@ from otel_sessions.backend.store._read import Reader
 from otel_sessions.backend.store._schema import prepare
 from otel_sessions.backend.store._search import search
 from otel_sessions.backend.store._traces import TraceReader
+from otel_sessions.backend.store._upkeep import free_bytes, prunable
 from otel_sessions.backend.store._writer import Writer
 from otel_sessions.backend.store.base import (
     Calls,
+    Prunable,
+    Pruned,
     SearchPage,
     SearchQuery,
     SessionPage,
@@ -48,6 +52,12 @@ __all__ = ["SqliteStore"]
 
 _FILE: Final = "sessions.db"
 _GIVEN_WAY: Final = 0.002  # s: a chunk is scanned in a tenth of it
+
+
+_PROBE: Final = (  # no chunk has the number 0
+    "INSERT OR REPLACE INTO bodies VALUES (0, zeroblob(1 << 20))",
+    "DELETE FROM bodies WHERE id = 0",
+)
 
 
 class SqliteStore:
@@ -98,6 +108,28 @@ class SqliteStore:
                 if self._bases[process] == base:
                     del self._bases[process]
             return changes
+
+    def prune(self, retention: Retention, now: int, idle_before: int) -> Pruned:
+        """Remove sessions beyond a retention, in one small transaction."""
+        with self._writing, translated(self._path):
+            if self._closed:
+                raise BackendError("The store is closed.")
+            self._insist_on_the_file()
+            return self._writer.prune(retention, now, idle_before)
+
+    def probe(self) -> None:
+        """Store as much as a large request takes, and remove it again."""
+        with self._writing, translated(self._path):
+            if self._closed:
+                raise BackendError("The store is closed.")
+            self._insist_on_the_file()
+            for statement in _PROBE:
+                self._conn.execute(statement)  # a transaction each, or nothing would reach the disk
+
+    def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:
+        """Say what `prune` would remove."""
+        with self._readers.snapshot() as conn:
+            return prunable(conn, retention, now, idle_before)
 
     def _insist_on_the_file(self) -> None:
         """Refuse to write into a file that was deleted or replaced: nobody could ever read it again."""
@@ -207,8 +239,9 @@ class SqliteStore:
             incomplete, missing = conn.execute(
                 "SELECT count(*), ifnull(sum(missing_spans), 0) FROM sessions WHERE missing_spans > 0"
             ).fetchone()
+            free = free_bytes(conn)
         size = sum(path.stat().st_size for path in self._files() if path.exists())
-        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state, incomplete, missing)
+        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state, incomplete, missing, free)
 
     def _files(self) -> tuple[Path, ...]:
         return (self._path, self._path.with_name(f"{_FILE}-wal"), self._path.with_name(f"{_FILE}-shm"))

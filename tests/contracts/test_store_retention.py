@@ -1,0 +1,164 @@
+"""What retention removes is gone whole; what stays is counted as if the rest had never been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from store_oracle import reckon
+from store_recount import assert_counted_right
+from store_requests import chat, gauge, log, logs, run, span, timeline, traces
+from test_store_order import arrivals, as_rows, differences, gauges, shown
+
+from otel_sessions.backend.records import Gauge, Request, RunRecord
+from otel_sessions.backend.resolve import global_key, session_id
+from otel_sessions.backend.retention import Retention
+from otel_sessions.backend.store import _removal
+from otel_sessions.backend.store.base import Pruned, SessionQuery, SpanQuery, Store
+from otel_sessions.lifecycle import Phase, Signal
+
+Opener = Callable[[Path], Store]
+ALL = Retention(age=1)
+LATER = 2**62  # by then every session without a run is idle
+S1, S2 = (session_id(global_key(name)) for name in ("s-1", "s-2"))
+
+
+def prune(store: Store, retention: Retention = ALL, now: int = LATER) -> list[Pruned]:
+    """Remove until there is no more; return the steps."""
+    steps = [store.prune(retention, now, LATER)]
+    while steps[-1].more:
+        steps.append(store.prune(retention, now, LATER))
+    return steps
+
+
+def ids(store: Store) -> set[str]:
+    """Return the ids of the sessions in the list."""
+    return {session.id for session in store.sessions(SessionQuery(limit=1000)).sessions}
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@given(
+    batches=arrivals(),
+    counted=gauges,
+    ages=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    rows=st.sampled_from((1, 3, 500)),
+)
+def test_counts_equal_a_recount_whatever_is_removed_between_what_arrives(
+    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], ages: list[int], rows: int
+) -> None:
+    """Traces of several sessions, chunks of several, calls told twice, and removals that are half done."""
+    with TemporaryDirectory() as folder, mock.patch.object(_removal, "ROWS", rows):
+        store = open_store(Path(folder))
+        for no, batch in enumerate(batches):
+            store.append(batch, gauges=counted)
+            store.prune(Retention(age=ages[no % len(ages)]), 40, LATER)
+        prune(store, Retention(age=ages[-1]), 40)
+        store.close()
+        assert_counted_right(Path(folder))
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@given(batches=arrivals(), counted=gauges, rows=st.sampled_from((1, 500)), steps=st.integers(0, 3))
+def test_what_comes_back_after_its_removal_is_new_and_counted_right(
+    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], rows: int, steps: int
+) -> None:
+    """All is removed, or begun to be, and sent once more: as if it had never been there."""
+    sent = [request for batch in batches for request in batch]
+    with TemporaryDirectory() as folder, mock.patch.object(_removal, "ROWS", rows):
+        store = open_store(Path(folder))
+        for batch in batches:
+            store.append(batch, gauges=counted)
+        for _ in range(steps):
+            store.prune(ALL, LATER, LATER)
+        prune(store)
+        totals = store.totals()
+        assert (totals.sessions, totals.spans, totals.logs, totals.chunks) == (0, 0, 0, 0)
+        store.append(sent, gauges=counted)
+        found = differences(shown(store), as_rows(reckon(sent, counted)))
+        store.close()
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    "living",
+    [run(), run(phase=Phase.WAITING), run(heard=Signal.STALE)],
+    ids=["running", "waiting", "stale"],
+)
+def test_a_session_that_may_still_live_is_never_removed(store: Store, living: RunRecord) -> None:
+    """However old and whatever the size."""
+    store.append([traces(span(1))], [living])
+    assert len(prune(store, Retention(age=1, size=1))) == 1
+    assert ids(store) == {S1}
+
+
+@pytest.mark.parametrize("over", [run(phase=Phase.ENDED, ended_at=9), run(heard=Signal.LOST)])
+def test_a_session_that_is_over_is_removed_with_all_that_is_its(store: Store, over: RunRecord) -> None:
+    """Spans, logs, runs, gauges, timeline; told as gone, with its key for whoever watches its runs."""
+    store.append(
+        [traces(span(1), chat(2, tokens=3)), logs(log())],
+        [over],
+        [timeline("running", 0)],
+        [gauge(2)],
+    )
+    first = prune(store)[0]
+    assert (first.changes.gone, first.keys, first.spans, first.logs) == ((S1,), {global_key("s-1")}, 2, 1)
+    assert first.changes.sums == ()  # what it cost was spent
+    assert store.session(S1) is None
+    assert list(store.runs(global_key("s-1"))) == []
+    assert store.span(b"\0" * 15 + b"\1", b"\0" * 7 + b"\1") is None
+    assert list(store.find(SpanQuery("planner")).rows) == []
+
+
+def test_an_active_session_without_runs_stays_until_it_is_idle(store: Store) -> None:
+    """Its last sign counts, not its first."""
+    store.append([traces(span(1))])
+    now = LATER
+    assert store.prune(ALL, now, 0).changes.gone == ()
+    assert store.prune(ALL, now, LATER).changes.gone == (S1,)
+
+
+def test_the_longest_unseen_goes_first_until_the_size_is_reached(open_store: Opener, tmp_path: Path) -> None:
+    """And the file is no longer larger than that."""
+    store = open_store(tmp_path)
+    for no in range(1, 61):
+        store.append([traces(*(span(no * 100 + i, f"s-{no}", trace=no) for i in range(50)))])
+    size = 600_000
+    estimate = store.prunable(Retention(size=size), LATER, LATER)
+    gone = [one for step in prune(store, Retention(size=size)) for one in step.changes.gone]
+    kept = ids(store)
+    assert gone == [session_id(global_key(f"s-{no}")) for no in range(1, len(gone) + 1)]
+    assert 0 < len(kept) == 60 - len(gone) < 60
+    assert not estimate.exact
+    assert abs(estimate.sessions - len(gone)) <= 15
+    store.close()
+    assert (tmp_path / "sessions.db").stat().st_size <= size
+
+
+def test_a_body_of_two_sessions_stays_until_the_second_goes(store: Store) -> None:
+    """Nothing of what is kept is lost with what is not."""
+    store.append([traces(span(1, "s-1"), span(2, "s-2", trace=2))])
+    store.append([], [run("s-2")])
+    prune(store)
+    assert ids(store) == {S2}
+    assert [stored.row.name for stored in store.spans(S2)] == ["step"]
+    assert store.totals().chunks == 1
+
+
+def test_logs_of_nobody_go_with_their_age(store: Store) -> None:
+    """They have no session to go with."""
+    store.append([logs(log(None))])
+    assert store.totals().logs == 1
+    prune(store)
+    assert (store.totals().logs, store.totals().chunks) == (0, 0)
+
+
+def test_a_parent_that_was_removed_is_missing(store: Store) -> None:
+    """A session that goes on in the trace of another says what it lacks; readers are told."""
+    store.append([traces(span(1, "s-1"), span(2, "s-2", parent=1))], [run("s-2", 2)])
+    (step, *_) = prune(store)
+    assert [(session.id, session.missing_spans) for session in step.changes.sessions] == [(S2, 1)]
