@@ -3,8 +3,8 @@
 A page on a hostile site can point its own name at 127.0.0.1 (DNS rebinding) and would then read all
 sessions as if it were ours; the Host header gives it away, for the browser still sends the hostile name.
 An address in numbers can't be rebound, so those pass. OTLP's own paths take any name, since programs in
-containers reach this server under names we don't know, and they only write. Probes and /metrics, which
-tell no content, pass too.
+containers reach this server under names we don't know, and they only write. Probes pass too, and /metrics,
+for the same reason: it tells sums and names of models, no content; who minds sets a token.
 """
 
 from __future__ import annotations
