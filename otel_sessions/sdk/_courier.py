@@ -229,10 +229,13 @@ class Courier:
     def _give_up(self) -> None:
         if self._lock.acquire(timeout=_FOR_COUNTING):
             try:
-                for parcel in self._memory:
-                    self._lose(parcel.sessions, "not sent in time")
-                self._memory.clear()
-                self._in_memory = self._items_in_memory = 0
+                while self._memory:
+                    parcel = self._memory.popleft()
+                    self._items_in_memory -= parcel.items
+                    # The disk may take now what it did not take then.
+                    if not self._put(parcel):
+                        self._lose(parcel.sessions, "not sent in time")
+                self._in_memory = 0
             finally:
                 self._lock.release()
 

@@ -565,3 +565,30 @@ def test_a_disk_that_hangs_holds_up_nobody_who_asks(tmp_path):
         assert courier.flush(_soon())
         courier.stop(_soon())
         assert courier.carried().sent == 1
+
+
+def test_what_waited_in_memory_is_on_disk_at_the_end_where_that_is_possible_again(tmp_path, free_port):
+    """The disk was full, or no file could be opened, for a moment: nothing is lost for that."""
+    full = True
+
+    class Full(Spool):
+        def put(self, parcel, **options):
+            if full:
+                raise OSError(28, "No space left on device")
+            return super().put(parcel, **options)
+
+    destination = replace(
+        _destination(free_port, tmp_path), open_spool=lambda: Full(tmp_path, "traces", "x", Limits())
+    )
+    courier = Courier(destination)
+    courier.take(_parcel("a"))
+    await_(lambda: courier.carried().trouble)
+    full = False
+    courier.stop(time.monotonic() + 0.5)
+    assert (courier.carried().kept, courier.carried().waiting, courier.carried().dropped) == (1, 0, {})
+    left = Spool(tmp_path, "traces", "x", Limits())
+    courier._thread.join(10)
+    courier._spool.close()
+    left.take_over(time.monotonic())
+    assert len(left) == 1
+    left.close()
