@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("aiohttp.server").addFilter(_is_no_bad_request)
     _allow_many_connections()
     _run_loop(serve(settings, _announce_json if args.json else _greet))
     return 0
@@ -91,14 +92,21 @@ def _greet(listening: Listening) -> None:
     )
 
 
+def _is_no_bad_request(record: logging.LogRecord) -> bool:
+    """Leave out what is no HTTP: whoever sent it was told, and could fill the log with tracebacks."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it happens to be installed; it is faster, and needed by nobody."""
-    try:
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run
+    with contextlib.suppress(ImportError):
         import uvloop  # pyright: ignore[reportMissingImports] - optional, no dependency
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+
+        run = uvloop.run
+    run(main)  # outside of the handling of that error, or every traceback to come would name it
 
 
 def _allow_many_connections() -> None:

@@ -168,6 +168,16 @@ def test_a_database_of_a_newer_version_is_refused(start_backend: Start) -> None:
     assert "newer" in error
 
 
+def test_what_is_no_request_is_refused_and_leaves_no_traceback(backend: BackendProcess) -> None:
+    """Anybody can send an address of 100,000 characters; it is answered, and no error of ours."""
+    status, _, said = backend.exchange("GET", "/" + "x" * 100_000)
+    assert status == 400
+    assert b"8190" in said
+    assert backend.exchange("GET", "/healthz")[0] == 200
+    backend.stop()
+    assert backend.stderr == ""
+
+
 def test_the_command_line_explains_itself() -> None:
     """Version, help of all commands, and what is missing when nothing is asked for."""
     assert otel_sessions("--version").stdout == f"otel-sessions {__version__}\n"
