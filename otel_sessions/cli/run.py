@@ -194,7 +194,10 @@ def _next_signal(watched: set[signal.Signals]) -> tuple[int, bool]:
         number = signal.sigwait(watched)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground()
     found = signal.sigwaitinfo(watched)
-    return found.si_signo, found.si_code > 0  # above 0: the kernel's own, as those of a terminal
+    from_terminal = found.si_code > 0  # the kernel's own
+    # That a terminal is gone is told to its session's leader alone, as we are under ssh and in containers.
+    alone = found.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
+    return found.si_signo, from_terminal and not alone
 
 
 def _in_foreground() -> bool:

@@ -215,7 +215,9 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
     def close(self) -> None:
-        os.close(self.screen)
+        if self.screen >= 0:
+            os.close(self.screen)
+        self.screen = -1
 
 
 @pytest.fixture
@@ -274,6 +276,25 @@ def test_job_control_works(terminal: Callable[..., Terminal]):
     screen.wait_for(r"code=5\r\n")
     screen.type("exit\n")
     screen.end()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*forkpty:DeprecationWarning")
+def test_a_command_hears_that_its_terminal_is_gone(terminal: Callable[..., Terminal], tmp_path: Path):
+    """The system tells the session's leader alone, which the runner is under ssh or in a container."""
+    source = """
+import pathlib, signal, sys, time
+def gone(number, frame):
+    pathlib.Path(sys.argv[1]).write_text("heard")
+    raise SystemExit(0)
+signal.signal(signal.SIGHUP, gone)
+print("ready", flush=True)
+time.sleep(20)
+"""
+    screen = terminal(*RUN, "--", *python(source), str(tmp_path / "heard"))
+    screen.wait_for(r"ready\r\n")
+    screen.close()
+    assert screen.end() == 0
+    assert (tmp_path / "heard").read_text() == "heard"
 
 
 # --- As a session ----------------------------------------------------------------------------------------
