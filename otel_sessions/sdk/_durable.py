@@ -122,6 +122,7 @@ class DurableWay:
             answering=carried.answering,
             trouble=carried.trouble,
             target=self._target,
+            on_disk=carried.kept,
         )
 
     def after_fork_in_child(self) -> None:

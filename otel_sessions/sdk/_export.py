@@ -358,10 +358,9 @@ class SpanWorker:
 
 def _kept(state: Sent, folder: str | None) -> str:
     """Say what is not lost of what was not delivered."""
-    if not folder or not state.kept + state.pending:
+    if not folder or not state.on_disk:
         return ""
-    number = state.kept or state.pending
-    return f": {number} are kept in {folder}, for the next program that sends there"
+    return f": {state.on_disk} are kept in {folder}, for the next program that sends there"
 
 
 def _drained(queue: deque[Item]) -> Iterator[Item]:

@@ -27,7 +27,8 @@ Outbound = tuple["ReadableSpan", "Place | None", bool]
 class Sent:
     """What became of spans, in numbers.
 
-    `kept` are on disk, for a later program, because this one is about to end. `answering` is None until
+    `kept` are on disk, for a later program, because this one is about to end; `on_disk` are those, or of the
+    `pending` ones those that would not be lost with this process. `answering` is None until
     something was tried.
     """
 
@@ -38,6 +39,7 @@ class Sent:
     answering: bool | None = None
     trouble: str | None = None
     target: str | None = None
+    on_disk: int = 0
 
 
 class Way(Protocol):
@@ -91,10 +93,11 @@ class Way(Protocol):
 
 def total(parts: Iterable[Sent], *, pending: int, dropped: Mapping[str, int], target: str | None) -> Sent:
     """Sum what several ways tell, and what waits before them; the last one tells how it is now."""
-    sent, kept = 0, 0
+    sent, kept, on_disk = 0, 0, 0
     lost = Counter(dropped)
     last = Sent()
     for last in parts:
         sent, pending, kept = sent + last.sent, pending + last.pending, kept + last.kept
+        on_disk += last.on_disk
         lost.update(last.dropped)
-    return Sent(sent, pending, kept, dict(lost), last.answering, last.trouble, target)
+    return Sent(sent, pending, kept, dict(lost), last.answering, last.trouble, target, on_disk)

@@ -254,3 +254,21 @@ pwd.getpwuid = unknown
     assert "2 of 2 spans" in err
     assert "kept" not in err
     assert not (tmp_path / "~").exists()
+
+
+def test_what_waits_in_memory_is_not_said_to_be_on_disk(
+    run_program: Run, nobody: Mapping[str, str], tmp_path: Path
+):
+    """A running program without a spool that can be written to is told what it lost, not where it would be."""
+    file = tmp_path / "file"
+    file.write_text("")
+    program = """
+from otel_sessions.sdk import _provider
+work(1)
+otel_sessions.flush(0.5)
+_provider.current().worker.complain()
+os._exit(0)
+"""
+    ended = run_program(WORK + program, {**nobody, "OTEL_SESSIONS_SPOOL": str(file / "spool")})
+    assert "2 of 2 spans were not delivered" in ended.err
+    assert "kept in" not in ended.err
