@@ -96,16 +96,14 @@ def deliver(
     """
     done, refusals, hopeless = Delivery(), 0, False
     for entry in entries:
-        advance()
         if hopeless or entry.parcel is None:
             done = _more(done, left=1, trouble=f"{entry.path.name}: {entry.trouble}")
-            continue
-        answer = _send(entry.parcel, transport, timeout, sleep)
-        if answer.verdict is Verdict.ACCEPTED:
+        elif (answer := _send(entry.parcel, transport, timeout, sleep)).verdict is Verdict.ACCEPTED:
             done, refusals = _taken(done, entry, entry.parcel, answer), 0
         else:
             done, refusals = _more(done, left=1, trouble=answer.detail), refusals + 1
             hopeless = answer.verdict is Verdict.AGAIN or (refusals >= _REFUSALS and not done.sent)
+        advance()
     return done
 
 

@@ -174,22 +174,21 @@ def _size(number: int) -> str:
 def _send(recipients: Sequence[Recipient], *, rejected: bool, renewed: bool) -> int:
     from otel_sessions.cli._spooled import claimed, count_entries
 
-    complete, anything = True, False
     with claimed(recipients, _tell) as taken:
         folders = {it: _folders(it, taken[it], rejected=rejected) for it in recipients}
         total = sum(map(count_entries, folders.values()))
         with _progress(total) as advance:
-            for recipient in recipients:
-                if not count_entries(folders[recipient]):
-                    continue
-                anything = True
-                delivery = _deliver(recipient, folders[recipient], advance, renewed=renewed)
-                _report(recipient, delivery)
-                complete = complete and delivery.complete
+            deliveries = [
+                (it, _deliver(it, folders[it], advance, renewed=renewed))
+                for it in recipients
+                if count_entries(folders[it])
+            ]
+        for recipient, delivery in deliveries:
+            _report(recipient, delivery)
         _mention_living(recipients, taken)
-    if not anything:
+    if not deliveries:
         print("Nothing waits that a program left.")
-    return 0 if complete else 1
+    return 0 if all(delivery.complete for _, delivery in deliveries) else 1
 
 
 def _folders(recipient: Recipient, owned: Iterable[Owned], *, rejected: bool) -> list[Path]:
