@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -60,7 +62,9 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         conn.execute("PRAGMA user_version = 99")
     conn.close()
     before = file.read_bytes()
-    with pytest.raises(NewerSchemaError, match=rf"sessions\.db has schema version 99.* up to {SCHEMA_VERSION}\b"):
+    with pytest.raises(
+        NewerSchemaError, match=rf"sessions\.db has schema version 99.* up to {SCHEMA_VERSION}\b"
+    ):
         SqliteStore(tmp_path)
     assert file.read_bytes() == before
 
@@ -398,3 +402,10 @@ def test_nothing_is_acknowledged_into_a_file_that_is_gone(
         (tmp_path / "sessions.db").touch()
     with pytest.raises(BackendError, match="was removed or replaced"):
         store.append([request(2)])
+
+
+def test_no_statement_numbers_its_values():
+    """Python 3.12.0 to 3.12.3 warn of `?1` with a tuple of values, and tests turn warnings into errors."""
+    folder = Path(inspect.getfile(SqliteStore)).parent
+    numbered = [path.name for path in folder.rglob("*.py") if re.search(r"[=<(,] *\?[0-9]", path.read_text())]
+    assert numbered == []

@@ -78,7 +78,13 @@ def server_side(folder: Path, *, client: bool = False) -> ssl.SSLContext:
 def run(code: str, folder: Path, program: str = PROGRAM, **more: str) -> str:
     """Run a block of shell, then a program in the environment that it made."""
     (folder / "agent.py").write_text(program)
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "NO_PROXY": "localhost,127.0.0.1", **KEYS, **more}
+    env = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "NO_PROXY": "localhost,127.0.0.1",
+        "OTEL_SESSIONS_SPOOL": "off",
+        **KEYS,
+        **more,
+    }
     done = subprocess.run(
         ["sh", "-e", "-c", f"{code}\n{sys.executable} agent.py"],
         cwd=folder,

@@ -32,8 +32,8 @@ _NEW_ABOVE: Final = (
     f" WHERE p.id >= ? AND p.category IN {_MODEL} AND c.category IN {_MODEL}"
 )
 _AROUND: Final = (
-    f"SELECT id FROM spans WHERE trace_id = ?1 AND parent_id = ?2 AND category IN {_MODEL} UNION"
-    f" SELECT id FROM spans WHERE trace_id = ?1 AND span_id = ?3 AND category IN {_MODEL}"
+    f"SELECT id FROM spans WHERE trace_id = ? AND parent_id = ? AND category IN {_MODEL} UNION"
+    f" SELECT id FROM spans WHERE trace_id = ? AND span_id = ? AND category IN {_MODEL}"
 )
 _NESTED: Final = (
     "SELECT EXISTS (SELECT 1 FROM spans c WHERE c.trace_id = s.trace_id AND c.parent_id = s.span_id"
@@ -71,7 +71,8 @@ def note_model_calls(
     pairs = conn.execute(_NEW_BELOW, (first,)).fetchall() + conn.execute(_NEW_ABOVE, (first,)).fetchall()
     affected = {row_id for pair in pairs for row_id in pair}
     for trace_id, span_id, parent_id in replaced:
-        affected.update(row_id for (row_id,) in conn.execute(_AROUND, (trace_id, span_id, parent_id)))
+        around = conn.execute(_AROUND, (trace_id, span_id, trace_id, parent_id))
+        affected.update(row_id for (row_id,) in around)
     for row_id in affected:
         row = conn.execute(f"SELECT {SPAN_COLUMNS} FROM spans WHERE id = ?", (row_id,)).fetchone()
         span = span_record(row, names.word)

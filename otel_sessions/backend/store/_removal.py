@@ -32,10 +32,10 @@ _NONE_NEW: Final = row_id(2**38, 0)
 
 _AT_REST: Final = (
     "SELECT no, spans, last_seen_at FROM sessions WHERE state IN ('ended', 'lost')"
-    " AND last_seen_at < ?1 AND id NOT IN (SELECT id FROM pins)"
+    " AND last_seen_at < ? AND id NOT IN (SELECT id FROM pins)"
     " UNION ALL SELECT no, spans, last_seen_at FROM sessions WHERE state = ''"
-    " AND last_seen_at < min(?1, ?2) AND id NOT IN (SELECT id FROM pins)"
-    " ORDER BY last_seen_at LIMIT ?3"
+    " AND last_seen_at < min(?, ?) AND id NOT IN (SELECT id FROM pins)"
+    " ORDER BY last_seen_at LIMIT ?"
 )
 _SHARED: Final = (
     "SELECT DISTINCT a.trace_id FROM session_traces a JOIN session_traces b"
@@ -44,7 +44,7 @@ _SHARED: Final = (
 _ORPHANS: Final = (
     "SELECT DISTINCT c.trace_id, c.parent_id, c.session FROM spans c JOIN spans p"
     " ON p.trace_id = c.trace_id AND p.span_id = c.parent_id"
-    " WHERE c.trace_id = ?1 AND c.session <> ?2 AND p.session = ?2"
+    " WHERE c.trace_id = ? AND c.session <> ? AND p.session = ?"
 )
 _CALLS: Final = (
     "SELECT trace_id, span_id, parent_id FROM spans WHERE trace_id = ? AND session = ?"
@@ -70,7 +70,7 @@ def at_rest(conn: sqlite3.Connection, seen_before: int, idle_before: int, limit:
 
     Without any run a session is idle if it was last seen before `idle_before`. A negative limit is none.
     """
-    return [AtRest(*row) for row in conn.execute(_AT_REST, (seen_before, idle_before, limit))]
+    return [AtRest(*row) for row in conn.execute(_AT_REST, (seen_before, seen_before, idle_before, limit))]
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ class Remover:
         orphans: list[tuple[bytes, bytes, int]] = []
         calls: list[SpanKey] = []
         for (trace_id,) in self._conn.execute(_SHARED, (session.no,)).fetchall():
-            orphans += self._conn.execute(_ORPHANS, (trace_id, session.no))
+            orphans += self._conn.execute(_ORPHANS, (trace_id, session.no, session.no))
             calls += self._conn.execute(_CALLS, (trace_id, session.no))
             rows = self._conn.execute(
                 "SELECT id FROM spans WHERE trace_id = ? AND session = ?", (trace_id, session.no)
