@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
@@ -17,7 +18,7 @@ from test_store_order import arrivals, as_rows, differences, gauges, shown
 
 from otel_sessions.backend.records import Gauge, Request, RunRecord
 from otel_sessions.backend.resolve import global_key, session_id
-from otel_sessions.backend.retention import Retention
+from otel_sessions.backend.retention import KEEP_ALL, Retention
 from otel_sessions.backend.store import _removal
 from otel_sessions.backend.store.base import Pruned, SessionQuery, SpanQuery, Store
 from otel_sessions.lifecycle import Phase, Signal
@@ -41,47 +42,88 @@ def ids(store: Store) -> set[str]:
     return {session.id for session in store.sessions(SessionQuery(limit=1000)).sessions}
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+@st.composite
+def intertwined(draw: st.DrawFn) -> list[list[Request]]:
+    """Draw one trace of three sessions whose spans are each other's parents, a request for each span."""
+    calls = st.tuples(
+        st.sampled_from(("one", "two", "three")), st.integers(1, 5), st.integers(0, 5), st.booleans()
+    )
+    drawn = draw(st.lists(calls, min_size=3, max_size=8))
+    sent = [
+        traces(chat(no, session, 7 if knows else None, parent=0 if parent == no else parent, lasting=lasting))
+        for lasting, (session, no, parent, knows) in enumerate(drawn, 1)
+    ]
+    return [[replace(request, received_at=at)] for at, request in enumerate(sent, 1)]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
-    batches=arrivals(),
-    counted=gauges,
-    ages=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    batches=arrivals() | intertwined(),
+    counted=st.just([]) | gauges,
+    cutoffs=st.lists(st.integers(0, 8), min_size=1, max_size=4),
     rows=st.sampled_from((1, 3, 500)),
 )
 def test_counts_equal_a_recount_whatever_is_removed_between_what_arrives(
-    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], ages: list[int], rows: int
+    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], cutoffs: list[int], rows: int
 ) -> None:
     """Traces of several sessions, chunks of several, calls told twice, and removals that are half done."""
     with TemporaryDirectory() as folder, mock.patch.object(_removal, "ROWS", rows):
         store = open_store(Path(folder))
         for no, batch in enumerate(batches):
             store.append(batch, gauges=counted)
-            store.prune(Retention(age=ages[no % len(ages)]), 40, LATER)
-        prune(store, Retention(age=ages[-1]), 40)
+            store.prune(ALL, cutoffs[no % len(cutoffs)] + 1, LATER)
+        prune(store, ALL, cutoffs[-1] + 1)
         store.close()
         assert_counted_right(Path(folder))
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
-@given(batches=arrivals(), counted=gauges, rows=st.sampled_from((1, 500)), steps=st.integers(0, 3))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(
+    batches=arrivals() | intertwined(),
+    counted=st.just([]) | gauges,
+    cutoffs=st.lists(st.integers(1, 8), min_size=1, max_size=3),
+    rows=st.sampled_from((1, 500)),
+)
 def test_what_comes_back_after_its_removal_is_new_and_counted_right(
-    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], rows: int, steps: int
+    open_store: Opener, batches: list[list[Request]], counted: list[Gauge], cutoffs: list[int], rows: int
 ) -> None:
-    """All is removed, or begun to be, and sent once more: as if it had never been there."""
+    """Some is removed, or begun to be, and all is sent once more: as if nothing had ever been there."""
     sent = [request for batch in batches for request in batch]
     with TemporaryDirectory() as folder, mock.patch.object(_removal, "ROWS", rows):
         store = open_store(Path(folder))
         for batch in batches:
             store.append(batch, gauges=counted)
-        for _ in range(steps):
-            store.prune(ALL, LATER, LATER)
-        prune(store)
-        totals = store.totals()
-        assert (totals.sessions, totals.spans, totals.logs, totals.chunks) == (0, 0, 0, 0)
+        for cutoff in cutoffs:
+            store.prune(ALL, cutoff + 1, LATER)
         store.append(sent, gauges=counted)
+        prune(store, KEEP_ALL)
         found = differences(shown(store), as_rows(reckon(sent, counted)))
         store.close()
     assert found == {}
+
+
+def test_what_arrives_for_a_half_removed_session_begins_a_whole_one(store: Store) -> None:
+    """The rest goes first: a copy of a span or log that is about to go would be lost with it."""
+    sent = [traces(span(1), span(2)), logs(log(at=1), log(at=2))]
+    store.append(sent)
+    with mock.patch.object(_removal, "ROWS", 1):
+        assert store.prune(ALL, LATER, LATER).changes.gone == (S1,)
+        assert store.totals().spans == 1  # removed, and not all of its rows are
+        assert ids(store) == set()
+        store.append(sent)
+        prune(store, KEEP_ALL)
+    assert [session.spans for session in store.sessions(SessionQuery()).sessions] == [2]
+    assert len(list(store.logs(S1))) == 2
+    assert (store.totals().spans, store.totals().logs) == (2, 2)
+
+
+def test_everything_can_go(store: Store) -> None:
+    """Then there is nothing, and no space is taken by it."""
+    store.append([traces(span(1), chat(2, "s-2", trace=2)), logs(log("s-3"), log(None))])
+    prune(store)
+    totals = store.totals()
+    assert (totals.sessions, totals.spans, totals.logs, totals.chunks) == (0, 0, 0, 0)
+    assert totals.bytes_free == 0
 
 
 @pytest.mark.parametrize(
