@@ -313,3 +313,84 @@ def test_a_run_that_beats_while_the_disk_is_full_is_not_lost() -> None:
         assert all(entry.root_id == dead.root for entry in store.timeline if entry.state == "lost")
 
     run(scenario)
+
+
+def test_a_writer_that_is_behind_says_so_until_it_caught_up() -> None:
+    """By how long the oldest request waits, not by how many there are."""
+
+    async def scenario() -> None:
+        time, store = HandClock(), GatedStore()
+        ingest = Ingest(store, Live("boot", idle_after=SECOND), time.clock())  # type: ignore[arg-type]
+        await ingest.start()
+        store.gate.clear()
+        accepted = asyncio.create_task(accept(ingest, traces()))
+        await until(store.entered.is_set)
+        assert ingest.trouble() is None
+        time.sleep(5)
+        assert ingest.trouble() == "the writer is 5 s behind"
+        store.gate.set()
+        await accepted
+        assert ingest.trouble() is None
+        await ingest.stop()
+        assert ingest.trouble() == "the backend is stopping"
+
+    run(scenario)
+
+
+def test_a_commit_that_fails_is_trouble_until_one_succeeds() -> None:
+    """Whoever asks is told why."""
+
+    async def scenario() -> None:
+        store = MemoryStore()
+        async with ingesting(store) as ingest:
+            store.fails = [BackendError("no room")]
+            with pytest.raises(NotStoredError):
+                await accept(ingest, traces())
+            assert ingest.trouble() == "commits fail: no room"
+            await accept(ingest, traces())
+            assert ingest.trouble() is None
+
+    run(scenario)
+
+
+def test_an_errand_is_run_between_two_commits_and_taken_before_the_next() -> None:
+    """What it changed is known to whoever folds the next batch."""
+
+    async def scenario() -> None:
+        store, order = GatedStore(), list[str]()
+        async with ingesting(store) as ingest:
+            store.gate.clear()
+            first = asyncio.create_task(accept(ingest, traces("first")))
+            await until(store.entered.is_set)
+            errand = asyncio.create_task(
+                ingest.between(lambda: stored_names(store), lambda names: order.extend(["errand", *names]))
+            )
+            second = asyncio.create_task(accept(ingest, traces("second")))
+            await asyncio.sleep(0)
+            assert order == []
+            store.gate.set()
+            assert await errand == ["first"]
+            await asyncio.gather(first, second)
+            assert order == ["errand", "first"]
+
+    run(scenario)
+
+
+def test_an_errand_that_fails_ends_nothing() -> None:
+    """Who wanted it is told; the writer goes on, and tells those who come too late."""
+
+    async def scenario() -> None:
+        store, taken = MemoryStore(), list[object]()
+
+        def fail() -> None:
+            raise BackendError("no room")
+
+        async with ingesting(store) as ingest:
+            with pytest.raises(BackendError, match="no room"):
+                await ingest.between(fail, taken.append)
+            await accept(ingest, traces())
+        with pytest.raises(NotStoredError, match="stopping"):
+            await ingest.between(fail, taken.append)
+        assert taken == []
+
+    run(scenario)
