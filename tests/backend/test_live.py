@@ -503,3 +503,19 @@ def test_a_session_that_spoke_again_or_got_a_run_is_not_told_to_be_idle() -> Non
         assert await collect(live, since) == []
 
     asyncio.run(scenario())
+
+
+def test_a_run_of_a_removed_session_is_forgotten_and_is_new_when_it_speaks_again() -> None:
+    """Lost runs stay watched, so that they may come back; with their session they go."""
+    world = World()
+    world.take(start(1), beat(2, 0))
+    world.pass_time(130)
+    assert world.store.kept[KEY].run.signal is Signal.LOST
+    began = world.store.kept.pop(KEY).run.started_at
+    world.live.forget({KEY[0]}, Changes(gone=("s-1",)))
+    assert world.live.stats().watched_runs == 0
+    world.take(flush=True)
+    assert KEY not in world.store.kept  # nothing of it was still waiting to be stored
+    world.take(beat(3, 130, at=world.time.wall))
+    again = world.store.kept[KEY].run
+    assert (again.signal, again.started_at == began) == (Signal.LIVE, False)
