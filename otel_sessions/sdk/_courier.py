@@ -49,7 +49,7 @@ class Destination:
     """Where parcels go: `connect` and `open_spool` are called in the thread; None spools nothing.
 
     `split` cuts a parcel that was too large into smaller ones, or returns it alone; `timeout` (s) is for one
-    request, at first.
+    request, at first; `what` is in the parcels, for people.
     """
 
     address: str
@@ -59,6 +59,7 @@ class Destination:
     timeout: float = 10.0
     memory: int = _MEMORY
     pacing: Pacing = field(default_factory=Pacing)
+    what: str = "spans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +284,9 @@ class Courier:
         except OSError as error:
             say_once(
                 ("spool", self._destination.address),
-                "otel_sessions: spans can't be kept on disk (%s): what is not delivered at the end of this "
+                "otel_sessions: %s can't be kept on disk (%s): what is not delivered at the end of this "
                 "program is lost. OTEL_SESSIONS_SPOOL names another folder",
+                self._destination.what,
                 error,
             )
             return False
@@ -531,8 +533,9 @@ class Courier:
     def _refuse(self, load: _Load, why: str) -> None:
         say_once(
             ("refused", self._destination.address, why[:80]),
-            "otel_sessions: %s refused spans for good: %s",
+            "otel_sessions: %s refused %s for good: %s",
             self._destination.address,
+            self._destination.what,
             why,
         )
         if load.kept is not None and self._spool is not None:

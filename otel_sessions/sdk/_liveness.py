@@ -14,7 +14,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
@@ -25,11 +26,16 @@ from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._endpoint import Endpoint, Exporter, resolve_endpoint, resolve_exporter
 from otel_sessions.sdk._events import Event, Origin
 from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._keeping import keeper
 from otel_sessions.sdk._outbox import SECOND, Pacing
 from otel_sessions.sdk._run import Run
 from otel_sessions.sdk._sender import EventStats, Sender, start_thread
+from otel_sessions.sdk._settings import spool_root
 from otel_sessions.sdk._stamps import CLOCKS, STAMPS, Clocks, Stamps
 from otel_sessions.sdk._transport import open_transport
+
+if TYPE_CHECKING:
+    from otel_sessions.sdk._courier import Courier
 
 __all__ = ["Clocks", "EventSettings", "EventStats", "Liveness", "Stamps"]
 
@@ -61,6 +67,7 @@ class EventSettings:
     announce_after: float = 1.0
     queue: int = 32_768
     request_bytes: int = 1024 * 1024
+    spool: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.heartbeat < self.lease < float("inf"):
@@ -84,6 +91,7 @@ class EventSettings:
             endpoint=resolve_endpoint("logs", environ if exporter == "otlp" else {}),
             heartbeat=heartbeat,
             lease=_seconds(environ, "OTEL_SESSIONS_LEASE", 120.0),
+            spool=spool_root(environ),
         )
 
 
@@ -156,7 +164,14 @@ class Liveness:
             pacing=Pacing(longest=settings.heartbeat, obeyed=settings.lease / 2),
             complain_after=_COMPLAIN_AFTER,
             lock=self._lock,
+            keeper=self._make_keeper(settings) if otlp else None,
         )
+
+    def _make_keeper(self, settings: EventSettings) -> Courier | None:
+        if settings.spool is None:
+            return None
+        pacing = Pacing(longest=settings.heartbeat)
+        return keeper(settings.endpoint, settings.spool, lambda: self._connect(settings.endpoint), pacing)
 
     def _reset(self) -> None:
         self._open: dict[_Key, _OpenRun] = {}

@@ -213,6 +213,12 @@ class Outbox:
             self.tally.last_error = f"{answer.rejected} of {len(batch.records)} refused: {answer.detail}"
         return True
 
+    def take_waiting(self) -> list[Event]:
+        """Give away what waits, to whoever keeps it."""
+        waiting = [event for _, event in self._pending]
+        self._pending.clear()
+        return waiting
+
     def stop(self, why: str) -> None:
         """Send no event any more; what waits is lost, and counted."""
         self.tally.stopped = why

@@ -16,15 +16,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from otel_sessions import semconv
 from otel_sessions.sdk._answer import Answer, Transport, Verdict
 from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._events import Event, Origin
-from otel_sessions.sdk._guard import guard, say_once
+from otel_sessions.sdk._guard import guard, guarded, say_once
 from otel_sessions.sdk._importing import importing
+from otel_sessions.sdk._keeping import parcel_of
 from otel_sessions.sdk._outbox import SECOND, Batch, Outbox, Pacing, Work
 from otel_sessions.sdk._quiet import suppressed
+
+if TYPE_CHECKING:
+    from otel_sessions.sdk._courier import Courier
 
 __all__ = ["EventStats", "Sender", "start_thread"]
 
@@ -53,14 +58,16 @@ class EventStats:
 
     `sent`: records that the target accepted, heartbeats included. `failed`: events that it refused for
     good. `dropped`: events never sent, because the queue was full, events are stopped or the sender was
-    closed. `queued`: events that wait. `unsent_heartbeats` are not lost: the next one replaces them.
-    `stopped` says why no event is sent any more. `answering` is None before the first request.
+    closed. `queued`: events that wait. `kept`: after `shutdown()`, events on disk, for a later program.
+    `unsent_heartbeats` are not lost: the next one replaces them. `stopped` says why no event is sent any
+    more. `answering` is None before the first request.
     """
 
     sent: int = 0
     failed: int = 0
     dropped: int = 0
     queued: int = 0
+    kept: int = 0
     unsent_heartbeats: int = 0
     stopped: str | None = None
     endpoint: str | None = None
@@ -123,6 +130,7 @@ class Sender:
         pacing: Pacing | None = None,
         complain_after: float = 0.0,
         lock: threading.RLock | None = None,
+        keeper: Courier | None = None,
     ) -> None:
         """Make a sender that has not started.
 
@@ -130,8 +138,10 @@ class Sender:
         target at `address`; `timeout` (s) is for one request. That nobody answers is said after
         `complain_after` seconds of silence: a program that ends sooner tells of it at its end. `lock` is
         for who holds one while he calls `put`. He shares it, for `put` may be interrupted by a finaliser
-        that ends a session and wants his: two locks would be taken in both orders.
+        that ends a session and wants his: two locks would be taken in both orders. `keeper` takes charge of
+        events that could not be sent at once; without one they wait here.
         """
+        self._keeper = keeper
         self._work = work
         self._connect = connect
         self._resource = resource
@@ -188,6 +198,8 @@ class Sender:
             return
         try:
             if self._thread is None or not self._thread.is_alive():
+                if self._keeper is not None:
+                    self._keeper.start()
                 self._thread = self._spawn(self._run)
         except RuntimeError as error:  # no thread can be started while the interpreter shuts down
             self._thread = None
@@ -221,7 +233,8 @@ class Sender:
 
         True only if the target accepted all of it, and nothing was lost since the flush before.
         """
-        return self._flush(deadline, patient=True)
+        left = self._flush(deadline, patient=True)
+        return left and (self._keeper is None or self._keeper.flush(deadline))
 
     def _flush(self, deadline: float, *, patient: bool) -> bool:
         if self._closed or self._thread is threading.current_thread():
@@ -247,6 +260,8 @@ class Sender:
             self._inbox.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
+        if self._keeper is not None:
+            self._keeper.stop(deadline)
 
     def retire(self) -> None:
         """Look after no run any more, and send only what is queued; another sender does the rest."""
@@ -257,11 +272,17 @@ class Sender:
         tally = self._outbox.tally
         queued = len(self._outbox) + self._accepted - self._outbox.added
         abandoned = queued if self._closed else 0
+        sent = failed = waiting = kept = 0
+        if self._keeper is not None:
+            carried = self._keeper.carried()
+            sent, failed = carried.sent, sum(carried.dropped.values())
+            waiting, kept = carried.waiting, carried.kept
         return EventStats(
-            sent=tally.sent,
-            failed=tally.failed,
+            sent=tally.sent + sent,
+            failed=tally.failed + failed,
             dropped=tally.dropped + self._overflow + abandoned,
-            queued=queued - abandoned,
+            queued=queued - abandoned + waiting + (0 if self._closed else kept),
+            kept=kept if self._closed else 0,
             unsent_heartbeats=tally.unsent_beats,
             stopped=tally.stopped,
             endpoint=self._address,
@@ -275,6 +296,8 @@ class Sender:
         Another thread of the parent may hold the lock for ever: the child shares `lock` instead.
         """
         self._reset(lock)
+        if self._keeper is not None:
+            self._keeper.after_fork_in_child()
 
     # --- The thread -------------------------------------------------------------------------------
 
@@ -297,6 +320,7 @@ class Sender:
             sleep = _PAUSE_AFTER_FAULT
             with guard("send life cycle events"):
                 sleep = self.turn()
+        self._hand_over()
 
     def turn(self) -> float:
         """Do all that is due now; return for how many seconds nothing will be."""
@@ -307,7 +331,13 @@ class Sender:
             self._outbox.hurry(now)
         while self._outbox.ready(self._clock()):
             batch = self._outbox.next_batch()
-            if batch is None or not self._outbox.settle(batch, self._send(batch), self._clock()):
+            if batch is None:
+                break
+            answer = self._send(batch)
+            go_on = self._outbox.settle(batch, answer, self._clock())
+            if answer.verdict is Verdict.AGAIN:
+                self._hand_over()
+            if not go_on:
                 break
         self._answer_flushes()
         now = self._clock()
@@ -315,6 +345,20 @@ class Sender:
             due = min(due, self._outbox.not_before)
         longest = _FLUSH_PACE if self._flushes else _LONGEST_SLEEP
         return min(longest, max(0.0, (due - now) / SECOND))
+
+    @guarded("keep life cycle events")
+    def _hand_over(self) -> None:
+        """Give what can't be sent now to the keeper, who has it on disk before this returns."""
+        if self._keeper is None or self._request is None or self._outbox.tally.stopped is not None:
+            return
+        self._drain(0)
+        told = [
+            event for event in self._outbox.take_waiting() if event.name != semconv.EVENT_SESSION_HEARTBEAT
+        ]
+        records = tuple(record for event in told if (record := self._encoded(event)) is not None)
+        if records:
+            body = self._request(Batch(len(records), 0, 0, records))
+            self._keeper.take(parcel_of(told, body))
 
     def _drain(self, sleep: float) -> None:
         """Take what is queued; wait up to `sleep` seconds for the first item."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from outcomes import Ended
@@ -91,7 +93,7 @@ def test_by_default_spans_wait_in_the_users_state_folder(
         },
     )
     process.communicate(timeout=30)
-    assert len(_left(tmp_path)) == 1
+    assert len(_left(tmp_path)) == 2  # spans, and events
     assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("spool/**/*"))
 
 
@@ -272,3 +274,71 @@ os._exit(0)
     ended = run_program(WORK + program, {**nobody, "OTEL_SESSIONS_SPOOL": str(file / "spool")})
     assert "2 of 2 spans were not delivered" in ended.err
     assert "kept in" not in ended.err
+
+
+def test_a_session_that_died_unheard_is_lost_when_it_is_heard_of(
+    start_program, start_backend, nobody: Mapping[str, str], spool: Path
+):
+    """Started and killed (-9) while the backend was down: that it began is kept too, so it is not taken for alive."""
+    env = {
+        **nobody,
+        "OTEL_SESSIONS_SPOOL": str(spool),
+        "OTEL_SESSIONS_HEARTBEAT": "0.2",
+        "OTEL_SESSIONS_LEASE": "2",
+    }
+    process = start_program(
+        WORK
+        + """
+session = otel_sessions.start_session("work", id="s1")
+with otel_sessions.tool("look"):
+    pass
+print("ready", flush=True)
+time.sleep(60)
+""",
+        env,
+    )
+    assert process.stdout.readline() == "ready\n"
+    _await(
+        lambda: (
+            {path.parent.parent.name.partition("-")[0] for path in spool.rglob("0*")} == {"traces", "logs"}
+        )
+    )
+    process.kill()
+    process.communicate()
+    backend = start_backend("--http", f"127.0.0.1:{_port(env)}")
+    start_program(WORK + "time.sleep(60)", env)
+
+    def told():
+        found = json.loads(backend.exchange("GET", "/api/v1/sessions")[2])["sessions"]
+        return found[0] if found and found[0]["state"] == "lost" else None
+
+    session = _await(told)
+    assert (session["session_id"], session["tool_calls"], session["inferred"]) == ("s1", 1, False)
+
+
+def test_events_that_waited_arrive_once_and_heartbeats_are_never_kept(
+    run_program: Run, nobody: Mapping[str, str], spool: Path
+):
+    """Start and end of a session that nobody heard come with the next program."""
+    env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool), "OTEL_SESSIONS_HEARTBEAT": "0.1"}
+    run_program(WORK + "work(1); time.sleep(0.5)", env)
+    with run_collector(port=_port(env)) as collector:
+        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(1)", env)
+        collector.wait_for(lambda it: len(it.events("session.end")) == 2)
+        for session in ("s1", "s2"):
+            told = [event.name for event in collector.events() if event.session_id == session]
+            assert sorted(name for name in told if "heartbeat" not in name) == [
+                "session.end",
+                "session.start",
+            ]
+        assert "otel_sessions.session.heartbeat" not in {
+            event.name for event in collector.events() if event.session_id == "s1"
+        }
+
+
+def _await(condition: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.02)
+    return value

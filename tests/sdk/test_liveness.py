@@ -594,7 +594,7 @@ def test_settings_are_read_from_the_environment():
     )
     assert (settings.heartbeat, settings.lease, settings.exporter) == (2.5, 60.0, "otlp")
     assert settings.endpoint.url == "http://collector:4318/v1/logs"
-    assert EventSettings.from_environ({}) == EventSettings()
+    assert EventSettings.from_environ({"OTEL_SESSIONS_SPOOL": "off"}) == EventSettings()
     with pytest.raises(ConfigurationError, match="OTEL_SESSIONS_LEASE"):
         EventSettings.from_environ({"OTEL_SESSIONS_LEASE": "long"})
 
