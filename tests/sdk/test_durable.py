@@ -62,7 +62,7 @@ def test_what_a_dead_collector_did_not_take_leaves_with_the_next_program(
     assert f"2 are kept in {spool}" in lines[0]
     assert _left(spool)
     with run_collector(port=_port(env)) as collector:
-        second = run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(0.5)", env)
+        second = run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(3)", env)
         assert second.err == ""
         collector.wait_for(lambda it: len(it.spans()) == 4)
         assert {span.session_id for span in collector.spans()} == {"s1", "s2"}
@@ -224,9 +224,9 @@ def test_what_was_meant_for_one_project_is_never_sent_to_another(
     theirs = {**env, "OTEL_EXPORTER_OTLP_HEADERS": "x-project=theirs"}
     assert "kept" in run_program(WORK + "work(1)", ours).err
     with run_collector(port=_port(env)) as collector:
-        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(0.5)", theirs)
+        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(3)", theirs)
         assert {span.session_id for span in collector.spans()} == {"s2"}
-        run_program(WORK + "otel_sessions.flush(20); time.sleep(0.5)", ours)
+        run_program(WORK + "otel_sessions.flush(20); time.sleep(3)", ours)
         collector.wait_for(lambda it: {span.session_id for span in it.spans()} == {"s1", "s2"})
 
 
@@ -310,7 +310,7 @@ time.sleep(60)
 
     def told():
         found = json.loads(backend.exchange("GET", "/api/v1/sessions")[2])["sessions"]
-        return found[0] if found and found[0]["state"] == "lost" else None
+        return found[0] if found and found[0]["state"] == "lost" and found[0]["tool_calls"] else None
 
     session = _await(told)
     assert (session["session_id"], session["tool_calls"], session["inferred"]) == ("s1", 1, False)
@@ -323,7 +323,7 @@ def test_events_that_waited_arrive_once_and_heartbeats_are_never_kept(
     env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool), "OTEL_SESSIONS_HEARTBEAT": "0.1"}
     run_program(WORK + "work(1); time.sleep(0.5)", env)
     with run_collector(port=_port(env)) as collector:
-        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(1)", env)
+        run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(3)", env)
         collector.wait_for(lambda it: len(it.events("session.end")) == 2)
         for session in ("s1", "s2"):
             told = [event.name for event in collector.events() if event.session_id == session]
