@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_sessions.errors import EndpointError
+from otel_sessions.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     from otel_sessions.cli._api import Api
 
     api = Api(args.url, args.token)
+    if args.filter and not args.list:
+        raise UsageError("--filter chooses among sessions: add --list")
     if args.list:
         return _show_list(api, args.limit, args.filter, as_json=args.json)
     return _show_session(api, args.session, as_json=args.json)

@@ -360,7 +360,8 @@ def _kept(state: Sent, folder: str | None) -> str:
     """Say what is not lost of what was not delivered."""
     if not folder or not state.on_disk:
         return ""
-    return f": {state.on_disk} are kept in {folder}, for the next program that sends there"
+    verb = "is" if state.on_disk == 1 else "are"
+    return f": {state.on_disk} {verb} kept in {folder}, for the next program that sends there"
 
 
 def _drained(queue: deque[Item]) -> Iterator[Item]:

@@ -129,15 +129,19 @@ def _lost(runtime: _provider.Runtime) -> int:
     return sum(runtime.worker.sent().dropped.values())
 
 
+def _spans(number: int) -> str:
+    return "1 span" if number == 1 else f"{number} spans"
+
+
 def _result(runtime: _provider.Runtime, reason: str | None, lost_before: int) -> FlushResult:
     state = runtime.worker.sent()
     lost = sum(state.dropped.values()) - lost_before
     if state.pending:
-        reason = f"{state.pending} spans still wait"
+        reason = f"{_spans(state.pending)} not sent yet"
     elif state.kept:
-        reason = f"{state.kept} spans are kept on disk, for a later program"
+        reason = f"{_spans(state.kept)} kept on disk, for a later program"
     elif lost:
-        reason = f"{lost} spans were lost"
+        reason = f"{_spans(lost)} lost"
     complete: bool | None = reason is None
     if complete and runtime.hearsay:
         complete = None

@@ -21,7 +21,7 @@ from rich.console import Console
 from otel_sessions.backend.records import CATEGORIES, Flag
 from otel_sessions.cli import show
 from otel_sessions.cli._drawing import clean, duration, lines, session_summary, span_tree, state
-from otel_sessions.errors import ConfigurationError, EndpointError
+from otel_sessions.errors import ConfigurationError, EndpointError, UsageError
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND
@@ -313,6 +313,12 @@ def test_the_list_shows_recent_sessions(backend, capsys):
     backend.answers["/api/v1/sessions?limit=20"] = (200, {"sessions": [], "next": None, "now": str(NOW)})
     assert run("--url", backend.url, "--list") == 0
     assert "otel-sessions demo" in capsys.readouterr().out
+
+
+def test_a_filter_without_the_list_is_refused(backend):
+    """It would be ignored, and a session shown that does not meet it."""
+    with pytest.raises(UsageError, match="add --list"):
+        run("--url", backend.url, "--filter", "state:lost")
 
 
 def test_the_list_is_filtered_however_far_back_the_matches_are(backend, capsys):

@@ -141,7 +141,10 @@ def _query(services: Services, request: web.Request) -> SearchQuery:
     now = services.clock.wall()
     asked = filter_of(request.query, search=True).at(now)
     if not asked.words:
-        detail = "q has no word to find: say what, as in search?q=refund or search?q=state:lost refund."
+        detail = (
+            "There is no word to find: add one, as in 'state:lost refund'. "
+            "To filter sessions without one, use the list."
+        )
         if not request.query.get("q", "").strip():
             detail = "q is missing: say what to find, as in search?q=refund."
         raise ProblemError(400, detail, parameter="q")
