@@ -1,20 +1,21 @@
 """The one place where our own faults are caught: counted, logged once, never passed on to user code.
 
 Whatever user code calls goes through `guarded`, or runs inside `guard`; so do hooks, exporters and
-processors of others that we call. `KeyboardInterrupt`, `SystemExit` and cancellations pass: they belong
-to the program.
+processors of others that we call. `KeyboardInterrupt`, `SystemExit` and cancellations pass, and whatever a
+signal handler of the program raised: they belong to the program.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
+    from types import CodeType, TracebackType
 
 __all__ = [
     "faults",
@@ -53,7 +54,9 @@ def guarded(place: str) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R | None:
             try:
                 return function(*args, **kwargs)
-            except Exception as exc:  # noqa: BLE001 - this is the guard
+            except Exception as exc:
+                if _is_the_programs(exc):
+                    raise
                 _note(place, exc)
                 return None
 
@@ -70,7 +73,9 @@ def guarded_hook(place: str) -> Callable[[Callable[[S, A, B], None]], Callable[[
         def wrapper(self: S, a: A, b: B) -> None:
             try:
                 method(self, a, b)
-            except Exception as exc:  # noqa: BLE001 - this is the guard
+            except Exception as exc:
+                if _is_the_programs(exc):
+                    raise
                 _note(place, exc)
 
         return wrapper
@@ -92,7 +97,7 @@ class guard:  # noqa: N801 - reads as a statement: `with guard("export"):`
     def __exit__(
         self, _type: type[BaseException] | None, exc: BaseException | None, _tb: TracebackType | None
     ) -> bool:
-        if not isinstance(exc, Exception):
+        if not isinstance(exc, Exception) or _is_the_programs(exc):
             return False
         _note(self._place, exc)
         return True
@@ -109,7 +114,9 @@ def say(message: str, *args: object) -> None:
     """Log a warning; a handler or filter of the user's that raises harms nobody."""
     try:
         _logger.warning(message, *args)
-    except Exception:  # noqa: BLE001 - this is the guard
+    except Exception as exc:
+        if _is_the_programs(exc):
+            raise
         _faults["log"] += 1
 
 
@@ -130,6 +137,32 @@ def text_of(exc: BaseException) -> str:
         return str(exc)
     except BaseException:  # noqa: BLE001 - __str__ of a foreign exception, as `traceback` guards it too
         return f"<{type(exc).__name__} that has no text>"
+
+
+def _is_the_programs(exc: BaseException) -> bool:
+    """Tell whether a signal handler of the program raised it, in the midst of what we did: a time limit, say.
+
+    Then it is meant for the program, which waits for it as for a KeyboardInterrupt. Only what fails pays for
+    the look.
+    """
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    traceback = exc.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code in codes and not str(frame.f_globals.get("__name__")).startswith("otel_sessions."):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: object) -> CodeType | None:
+    """Return the code that a signal handler runs first; None for what is none of Python's."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    handler = getattr(handler, "__func__", handler)
+    if callable(handler) and not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
+    return getattr(handler, "__code__", None)
 
 
 def _note(place: str, exc: BaseException) -> None:
