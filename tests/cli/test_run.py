@@ -42,15 +42,25 @@ def start(nobody: dict[str, str]) -> Iterator[Start]:
 
     def start(*command: str, options: tuple[str, ...] = (), env: Mapping[str, str] = nobody, **more):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen([*RUN, *options, "--", *command], env=env, **{**pipes, **more})
+        settings = {**pipes, "preexec_fn": _take_signals, **more}
+        process = subprocess.Popen([*RUN, *options, "--", *command], env=env, **settings)
         started.append(process)
         return process
 
     yield start
     for process in started:
         if process.poll() is None:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            for child in children.read_text().split() if children.exists() else ():
+                os.kill(int(child), signal.SIGKILL)  # it would hold our pipes, and run on
             process.kill()
-        process.communicate()
+        process.communicate(timeout=30)
+
+
+def _take_signals() -> None:
+    """Take what a shell lets its background jobs ignore, the tests' among them: Ctrl-C and its like."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def told(backend: BackendProcess, session_id: str, wanted=lambda session: session["state"] == "ended"):
