@@ -86,7 +86,21 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("`run` needs POSIX signals: start your agent without it here")
     mask = _block()  # before any thread starts, for each has the mask of who starts it
     ended = _in_session(command, args, mask)
+    _let_go_of_outputs()
     return _die_of(-ended.code) if ended.code < 0 else ended.code
+
+
+def _let_go_of_outputs() -> None:
+    """Flush what was printed; a terminal that is gone must not decide on the exit code (Python's 120)."""
+    _let_go(sys.stdout)
+    _let_go(sys.stderr)
+
+
+def _let_go(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _in_session(command: Sequence[str], args: argparse.Namespace, mask: set[int]) -> Ended:
