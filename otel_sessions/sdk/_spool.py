@@ -278,19 +278,25 @@ class Spool:
     def _swept(self, folder: Path, now: float) -> int:
         removed = 0
         with suppress(OSError, DamagedParcelError):
+            oldest = next(_parcels(folder), None)
+            if oldest is not None and self._is_young(oldest):
+                return 0  # whoever comes for it just now must not find it held
             owned = Claims().claim(folder, now)
             if owned is None:
                 return 0
             try:
                 for kept in _parcels(folder):
-                    parcel = parcel_from_bytes(kept.path.read_bytes())
-                    if age_of(parcel) <= self._limits.age:
+                    if self._is_young(kept):
                         break
+                    parcel = parcel_from_bytes(kept.path.read_bytes())
                     kept.path.unlink()
                     removed += parcel.items
             finally:
                 owned.let_go()
         return removed
+
+    def _is_young(self, kept: Kept) -> bool:
+        return age_of(parcel_from_bytes(kept.path.read_bytes())) <= self._limits.age
 
     def let_go_of_empty(self) -> None:
         """Remove the folders that were taken over and are sent."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_sessions.sdk._ownership import WATCHED
+from otel_sessions.sdk._ownership import WATCHED, Claims
 from otel_sessions.sdk._parcel import DamagedParcelError, Parcel, parcel_from_bytes, parcel_to_bytes
 from otel_sessions.sdk._spool import Limits, Spool, boot_and_uptime
 
@@ -418,3 +418,13 @@ def test_what_nobody_comes_for_any_more_is_removed_when_it_is_too_old(tmp_path):
     assert [sum(other.lost_of_others.values()) for other in left] == [0, 2]
     for other in left:
         other.close()
+
+
+def test_looking_for_what_is_too_old_holds_nothing_that_is_young(dead_writer, monkeypatch):
+    """Another program, or another signal's courier of the same one, looks at the same time and comes for it."""
+    root = dead_writer(count=2)
+    held = []
+    monkeypatch.setattr(Claims, "claim", lambda _self, folder, _now: held.append(folder))
+    other = Spool(root, "logs", ADDRESS, Limits())
+    assert other.sweep(time.monotonic()) == 0
+    assert held == []
