@@ -7,7 +7,6 @@ network.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +16,8 @@ from otel_sessions.sdk._amend import missing
 from otel_sessions.sdk._courier import Courier, Destination
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._ledger import ledgers
-from otel_sessions.sdk._parcel import Parcel
 from otel_sessions.sdk._split import split_parcel
-from otel_sessions.sdk._spool import Limits, Spool, boot_and_uptime
+from otel_sessions.sdk._spool import Limits, Spool, parcel_now
 from otel_sessions.sdk._transport import open_transport
 from otel_sessions.sdk._way import Outbound, Sent, Way
 from otel_sessions.sdk._wire import Encoded, Item, encode_requests
@@ -68,9 +66,8 @@ class DurableWay:
             encoded = self._encoded(items)
         if encoded is None:
             encoded = self._encoded_singly(items)
-        boot, uptime = boot_and_uptime()
         for body, sessions in encoded:
-            self._courier.take(Parcel(body, sum(sessions.values()), sessions, time.time_ns(), boot, uptime))
+            self._courier.take(parcel_now(body, sessions))
 
     def _encoded(self, items: Sequence[Item]) -> list[Encoded]:
         resource = {semconv.PROCESS_PID: os.getpid()}

@@ -8,7 +8,6 @@ they lie.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from otel_sessions.sdk._courier import Courier, Destination
 from otel_sessions.sdk._outbox import Pacing
 from otel_sessions.sdk._parcel import Parcel
-from otel_sessions.sdk._spool import Limits, Spool, boot_and_uptime
+from otel_sessions.sdk._spool import Limits, Spool, parcel_now
 
 if TYPE_CHECKING:
     from otel_sessions.sdk._answer import Transport
@@ -46,6 +45,4 @@ def keeper(endpoint: Endpoint, spool: Path, connect: Callable[[], Transport], pa
 
 def parcel_of(events: Sequence[Event], body: bytes) -> Parcel:
     """Put the request that says these events into a parcel."""
-    boot, uptime = boot_and_uptime()
-    sessions = Counter(event.session_id for event in events)
-    return Parcel(body, len(events), dict(sessions), time.time_ns(), boot, uptime)
+    return parcel_now(body, dict(Counter(event.session_id for event in events)))

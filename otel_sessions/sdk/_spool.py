@@ -23,6 +23,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -203,7 +204,7 @@ class Spool:
                 self._count(kept, kept.sessions, "damaged in the spool")
                 self._set_aside(kept, str(error))
             else:
-                if age_of(parcel) <= self._limits.age:
+                if self._is_young(parcel):
                     self._in_hand = kept
                     return kept, parcel
                 self._drop(kept, "too old")
@@ -279,24 +280,24 @@ class Spool:
         removed = 0
         with suppress(OSError, DamagedParcelError):
             oldest = next(_parcels(folder), None)
-            if oldest is not None and self._is_young(oldest):
+            if oldest is not None and self._is_young(parcel_from_bytes(oldest.path.read_bytes())):
                 return 0  # whoever comes for it just now must not find it held
             owned = Claims().claim(folder, now)
             if owned is None:
                 return 0
             try:
                 for kept in _parcels(folder):
-                    if self._is_young(kept):
-                        break
                     parcel = parcel_from_bytes(kept.path.read_bytes())
+                    if self._is_young(parcel):
+                        break
                     kept.path.unlink()
                     removed += parcel.items
             finally:
                 owned.let_go()
         return removed
 
-    def _is_young(self, kept: Kept) -> bool:
-        return age_of(parcel_from_bytes(kept.path.read_bytes())) <= self._limits.age
+    def _is_young(self, parcel: Parcel) -> bool:
+        return age_of(parcel) <= self._limits.age
 
     def let_go_of_empty(self) -> None:
         """Remove the folders that were taken over and are sent."""
@@ -308,29 +309,33 @@ class Spool:
 
     def close(self) -> None:
         """Leave what is not sent to whoever comes next."""
-        for owned in (self._own, *self._taken.values()):
-            if owned is not None:
-                owned.let_go()
-        self._own = None
-        self._taken.clear()
-        self._queue.clear()
-        self._inherited.clear()
-        self._waiting = 0
+        for owned in self._forget_all():
+            owned.let_go()
 
     def after_fork_in_child(self) -> None:
         """Begin anew: the parent sends what it wrote."""
-        for owned in (self._own, *self._taken.values()):
-            if owned is not None:
-                owned.forget()
-        self._own = None
-        self._taken.clear()
-        self._queue.clear()
-        self._inherited.clear()
-        self._waiting = 0
+        for owned in self._forget_all():
+            owned.forget()
         self._claims = Claims()
         self._in_hand = None
         self.lost.clear()
         self.lost_of_others.clear()
+
+    def _forget_all(self) -> list[Owned]:
+        """Know of no folder and no parcel any more; return the folders that were this process's."""
+        owned = [*([self._own] if self._own is not None else []), *self._taken.values()]
+        self._own = None
+        self._taken.clear()
+        self._queue.clear()
+        self._inherited.clear()
+        self._waiting = 0
+        return owned
+
+
+def parcel_now(body: bytes, sessions: Mapping[str, int]) -> Parcel:
+    """Put a request that was made just now into a parcel; `sessions` counts its items by session id."""
+    boot, uptime = boot_and_uptime()
+    return Parcel(body, sum(sessions.values()), sessions, time.time_ns(), boot, uptime)
 
 
 def age_of(parcel: Parcel) -> float:
@@ -344,10 +349,15 @@ def age_of(parcel: Parcel) -> float:
 def boot_and_uptime() -> tuple[str, float]:
     """Return which boot of this machine this is ("" where nobody tells), and the seconds since."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return boot, time.clock_gettime(time.CLOCK_BOOTTIME)
+        return _boot(), time.clock_gettime(time.CLOCK_BOOTTIME)
     except (OSError, AttributeError):
         return "", 0.0
+
+
+@cache
+def _boot() -> str:
+    # As bytes: a file opened as text looks its codec up, which may be an import, and waits for the program's.
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
 
 
 def _folders(recipient: Path) -> Iterator[Path]:

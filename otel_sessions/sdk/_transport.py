@@ -57,7 +57,10 @@ class HttpTransport:
     def __init__(self, endpoint: Endpoint) -> None:
         import requests  # noqa: PLC0415 - only the sender's thread pays for it
 
-        import_module("netrc")  # requests would with its first request, when nothing guards it from forks
+        # What would be imported with the first request or its answer, when nothing guards it from forks and
+        # signals: the one by requests, the other here.
+        import_module("netrc")
+        import_module("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
 
         self._errors = requests.exceptions
         self._endpoint = endpoint
