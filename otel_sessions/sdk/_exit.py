@@ -60,8 +60,10 @@ _FOR_SENDING: Final = 0.85
 counting what is left, and saying so."""
 
 _IMPORT: Final = ("importlib._bootstrap", "_frozen_importlib")
-_NEIGHBOUR: Final = ("opentelemetry.sdk._shared_internal", "emit")
-"""Where a joined provider's batch processor takes a span: it may hold the lock of an event just then."""
+_TAKES_A_SPAN: Final = "emit"
+"""What the function of the SDK is called by which a joined provider's batch processor takes a span:
+it may hold the lock of an event just then."""
+_NEIGHBOUR: Final = "opentelemetry.sdk."
 _OURS: Final = ("opentelemetry.", "otel_sessions.")
 
 
@@ -376,10 +378,14 @@ def _look_at(frame: FrameType | None) -> _Interrupted:
         only_ours = only_ours and str(module).startswith(_OURS)
         if only_ours:
             at_work |= in_use
-        critical = critical or is_critical(code) or (module, code.co_name) == _NEIGHBOUR
+        critical = critical or is_critical(code) or _takes_a_span(module, code.co_name)
         importing = importing or module in _IMPORT
         frame = frame.f_back
     return _Interrupted(frozenset(in_use), critical or _any_open(at_work), importing)
+
+
+def _takes_a_span(module: object, function: str) -> bool:
+    return function == _TAKES_A_SPAN and isinstance(module, str) and module.startswith(_NEIGHBOUR)
 
 
 def _any_open(objects: set[int]) -> bool:
