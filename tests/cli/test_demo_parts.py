@@ -109,6 +109,19 @@ def test_a_child_that_does_not_start_is_told_in_its_own_words(tmp_path):
         run_child("otel_sessions.cli._demo.model_server", "--nonsense", log=tmp_path / "log", then=ask)
 
 
+@pytest.mark.slow
+def test_a_child_that_dies_at_the_moment_it_is_ended_is_nobodys_complaint(tmp_path, caplog):
+    """What a user reads on standard error is the child's last word alone, not how asyncio missed its exit code."""
+
+    async def ask(child):
+        assert child.process.stdout is not None
+        await child.process.stdout.read()
+
+    for _ in range(60):
+        run_child("a_module_that_is_nowhere", log=tmp_path / "log", then=ask)
+    assert caplog.messages == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_child_that_ignores_the_gentle_end_is_killed(tmp_path, monkeypatch):
     """Nobody outlives the block."""

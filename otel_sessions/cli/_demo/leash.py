@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Final
 
-GRACE: Final = 3.0
-"""Seconds between the gentle end and the hard one."""
+GRACE: Final = 9.0
+"""Seconds between the gentle end and the hard one; a parent that lives loses its patience sooner."""
 
 
 def main() -> None:

@@ -49,10 +49,15 @@ class Child:
         return last_line(self.log).removeprefix("otel-sessions: ")
 
     async def end(self) -> None:
-        """Ask the child to end, and kill it where it does not."""
+        """Cut the child's leash, by which it ends itself, and kill it where it does not.
+
+        No signal from here: to send one, `subprocess` looks first whether the child is dead, and so takes its
+        exit code away from asyncio (Python 3.11 and older), which then complains on standard error.
+        """
         if self.process.returncode is not None:
             return
-        self.process.terminate()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         try:
             await asyncio.wait_for(self.process.wait(), _PATIENCE)
         except asyncio.TimeoutError:
