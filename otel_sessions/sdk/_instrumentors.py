@@ -246,8 +246,9 @@ def installed(distributions: Iterable[Distribution]) -> Installed:
     versions: dict[str, str] = {}
     entries: dict[str, tuple[str, ...]] = {}
     for distribution in distributions:
+        metadata = distribution.metadata
         # An interrupted uninstall leaves a folder without a name.
-        name = normalised(distribution.metadata.get("Name", ""))
+        name = normalised(metadata["Name"]) if "Name" in metadata else ""
         if not name or name in versions:
             continue
         versions[name] = distribution.version
