@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -86,7 +85,7 @@ def init(
     runtime = _provider.configure(asked)
     if runtime is None:
         return Handle(None, joined=False, session=_start_solo(service_name) if auto_session else None)
-    _carry.take_up(runtime, os.environ)
+    _carry.take_up(runtime, _provider.environ())
     started = _start_solo(service_name) if auto_session else runtime.carried
     return Handle(runtime.provider, joined=not runtime.own, session=started)
 

@@ -103,6 +103,13 @@ class Ledgers:
                 while len(self._closed) > _REMEMBERED:
                     self._closed.popitem(last=False)
 
+    @critical
+    def forget(self, session_id: str) -> None:
+        """Know nothing of a session any more."""
+        with self._lock:
+            self._open.pop(session_id, None)
+            self._closed.pop(session_id, None)
+
     def find(self, session_id: Any) -> Ledger | None:
         """Return the ledger of a session that has or had a run here."""
         return self._open.get(session_id) or self._closed.get(session_id)

@@ -11,7 +11,11 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -36,26 +40,40 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Arguments",
+    "Confinement",
     "Runtime",
     "configure",
+    "confined",
     "content",
     "current",
+    "environ",
     "for_session",
+    "fresh_id",
     "here",
     "task_traces",
     "tracer",
 ]
 
 _HOST_NAME: Final = "host.name"
+_ALONE: Final = {"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none", "OTEL_SESSIONS_SPOOL": "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How tracing is set up while it is confined; `fresh_id` makes an id up for a kind of thing."""
+
+    arguments: Arguments
+    fresh_id: Callable[[str], str]
 
 
 class _State:
     """The one runtime of this process, and the processors that were ever added to a provider."""
 
-    __slots__ = ("built", "lock", "processors", "runtime", "unjoined")
+    __slots__ = ("built", "confinement", "lock", "processors", "runtime", "unjoined")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.confinement: Confinement | None = None
         self.runtime: Runtime | None = None
         self.built: TracerProvider | None = None
         self.processors: list[tuple[trace.TracerProvider, SessionProcessor]] = []
@@ -110,6 +128,42 @@ def task_traces() -> bool:
     return runtime is not None and runtime.settings.task_traces
 
 
+def environ() -> Mapping[str, str]:
+    """Return the environment that governs: the process's, but while confined one that lets nothing out."""
+    return os.environ if _state.confinement is None else _ALONE
+
+
+def fresh_id(kind: str) -> str:
+    """Make up the id of a session or task."""
+    confinement = _state.confinement
+    return str(uuid.uuid4()) if confinement is None else confinement.fresh_id(kind)
+
+
+@contextmanager
+def confined(confinement: Confinement, patience: float) -> Generator[None]:
+    """Run on the provider of `confinement` alone in this block; afterwards all is as it was before.
+
+    Whoever calls `init()` inside changes what is recorded, never where it goes. The threads of the block are
+    waited for `patience` seconds at most.
+    """
+    with _state.lock:
+        former = _state.runtime, _state.built, _state.confinement
+        pipelines = [(provider, processor, processor.pipeline) for provider, processor in _state.processors]
+        _state.runtime, _state.confinement = None, confinement
+        _set_up_explicitly(confinement.arguments)
+    try:
+        yield
+    finally:
+        with _state.lock:
+            runtime = _state.runtime
+            _state.runtime, _state.built, _state.confinement = former
+            for _, processor, pipeline in pipelines:
+                processor.pipeline = pipeline
+            _state.processors[:] = [(provider, processor) for provider, processor, _ in pipelines]
+        if runtime is not None:
+            runtime.finish(time.monotonic() + patience, with_provider=False)
+
+
 def for_session() -> Runtime | None:
     """Return the runtime for a session that starts; without `init()` join or build only what is allowed."""
     runtime = _state.runtime
@@ -134,10 +188,12 @@ def configure(asked: Arguments) -> Runtime | None:
     Returns None where OTEL_SDK_DISABLED switches tracing off.
     """
     with _state.lock:
-        runtime = _state.runtime
+        runtime, confinement = _state.runtime, _state.confinement
+        if confinement is not None:
+            asked = confinement.arguments.updated(asked.within())
         if runtime is None or runtime.closed:
             return _set_up_explicitly(asked)
-        plan = Plan.make(runtime.arguments.updated(asked))
+        plan = Plan.make(runtime.arguments.updated(asked), environ())
         _check_change(runtime, plan.arguments)
         runtime.change(plan)
         _exit.handle_signals(wanted=plan.settings.signals)
@@ -157,7 +213,7 @@ def _set_up_implicitly() -> Runtime | None:
         )
         return None
     try:
-        plan = Plan.make(Arguments(), events=names_endpoint(os.environ))
+        plan = Plan.make(Arguments(), os.environ, events=names_endpoint(os.environ))
     except ConfigurationError as error:
         say_once("environment", "otel_sessions: sessions are not recorded: %s", error)
         return None
@@ -165,8 +221,8 @@ def _set_up_implicitly() -> Runtime | None:
 
 
 def _set_up_explicitly(asked: Arguments) -> Runtime | None:
-    plan = Plan.make(asked)
-    if sdk_disabled(os.environ):
+    plan = Plan.make(asked, environ())
+    if sdk_disabled(environ()):
         return None
     provider = asked.tracer_provider or _existing()
     runtime = _install(provider, plan, explicit=True)
@@ -195,6 +251,8 @@ def _install(provider: trace.TracerProvider | None, plan: Plan, *, explicit: boo
     runtime.worker.start()
     if plan.events.exporter != "none":
         runtime.liveness.start()
+    if _state.confinement is not None:
+        return runtime  # the end of the process is not its business
     _exit.install(runtime)
     _exit.handle_signals(wanted=plan.settings.signals)
     return runtime

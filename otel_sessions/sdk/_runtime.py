@@ -57,6 +57,10 @@ class Arguments:
         asked = {f.name: getattr(later, f.name) for f in fields(later) if getattr(later, f.name) is not None}
         return replace(self, **asked)
 
+    def within(self) -> Arguments:
+        """Return what of these arguments decides on what is recorded, and nothing that reaches outside."""
+        return Arguments(capture=self.capture, trust_baggage=self.trust_baggage, task_traces=self.task_traces)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -81,10 +85,10 @@ class Plan:
         )
 
     @classmethod
-    def make(cls, arguments: Arguments, *, events: bool = True) -> Plan:
+    def make(cls, arguments: Arguments, environ: Mapping[str, str], *, events: bool = True) -> Plan:
         """Read the environment; raise ConfigurationError for what makes no sense."""
         settings = Settings.read(
-            os.environ,
+            environ,
             capture=arguments.capture,
             signals=arguments.signals,
             trust_baggage=arguments.trust_baggage,
@@ -94,7 +98,7 @@ class Plan:
         return cls(
             arguments,
             settings,
-            EventSettings.from_environ(os.environ) if events else EventSettings(exporter="none"),
+            EventSettings.from_environ(environ) if events else EventSettings(exporter="none"),
         )
 
 

@@ -6,7 +6,6 @@ The handle that users hold. What belongs to the run itself is in `_root.py`, wha
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -50,7 +49,7 @@ class Session:
         if not isinstance(options, Options):  # pyright: ignore[reportUnnecessaryIsInstance] - users may
             raise UsageError("a Session is made by otel_sessions.session(...)")
         self._options = options
-        self._id = options.id or options.resume or str(uuid.uuid4())
+        self._id = options.id or options.resume or _provider.fresh_id("session")
         self._root: Root | None = None
         self._scope: Scope | None = None
 

@@ -7,7 +7,6 @@ result of another).
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -67,7 +66,7 @@ class Task:
     ) -> None:
         self._name = text("name", name)
         self._given_id = None if task_id is None else text("id", task_id)
-        self._id = self._given_id or str(uuid.uuid4())
+        self._id = self._given_id or _provider.fresh_id("task")
         self._attributes = attribute_values({} if attributes is None else attributes)
         self._find = find
         self._state: TaskState | None = None
