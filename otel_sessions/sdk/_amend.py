@@ -19,6 +19,8 @@ from opentelemetry.sdk.util import BoundedList
 from otel_sessions import semconv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_sessions.sdk._context import Place
 
 __all__ = ["amended", "missing"]
@@ -26,16 +28,15 @@ __all__ = ["amended", "missing"]
 
 def amended(span: ReadableSpan, place: Place | None, *, late: bool) -> ReadableSpan:
     """Return `span`, or a copy that bears its session, its lateness and the process it ran in."""
-    more = missing(span, place, late=late)
+    more = missing(span.attributes or {}, place, late=late)
     resource = _resource_here(span.resource)
     if not more and resource is span.resource:
         return span
     return _copy(span, {**(span.attributes or {}), **more}, resource)
 
 
-def missing(span: ReadableSpan, place: Place | None, *, late: bool) -> dict[str, Any]:
-    """Return the attributes that `span` has to bear besides its own, or in their place."""
-    attributes = span.attributes or {}
+def missing(attributes: Mapping[str, Any], place: Place | None, *, late: bool) -> dict[str, Any]:
+    """Return what an ended span with these attributes has to bear besides them, or in their place."""
     more: dict[str, Any] = {}
     if place is not None:
         more = {name: value for name, value in place.stamp.items() if name not in attributes}

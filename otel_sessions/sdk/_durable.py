@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from otel_sessions import semconv
 from otel_sessions.sdk._amend import missing
@@ -20,7 +20,7 @@ from otel_sessions.sdk._split import split_parcel
 from otel_sessions.sdk._spool import Limits, Spool, parcel_now
 from otel_sessions.sdk._transport import open_transport
 from otel_sessions.sdk._way import Outbound, Sent, Way
-from otel_sessions.sdk._wire import Encoded, Item, encode_requests
+from otel_sessions.sdk._wire import Encoded, Item, attributes_of, encode_requests
 
 if TYPE_CHECKING:
     import threading
@@ -60,12 +60,11 @@ class DurableWay:
 
     def send(self, batch: Sequence[Outbound]) -> None:
         """Encode a batch, and give it to the courier; a span that can't be encoded is lost alone."""
-        items = [_item(outbound) for outbound in batch]
         encoded: list[Encoded] | None = None
         with guard("encode"):
-            encoded = self._encoded(items)
+            encoded = self._encoded([_item(outbound) for outbound in batch])
         if encoded is None:
-            encoded = self._encoded_singly(items)
+            encoded = self._encoded_singly(batch)
         for body, sessions in encoded:
             self._courier.take(parcel_now(body, sessions))
 
@@ -73,15 +72,15 @@ class DurableWay:
         resource = {semconv.PROCESS_PID: os.getpid()}
         return list(encode_requests(items, limit=_REQUEST, resource=resource))
 
-    def _encoded_singly(self, items: Sequence[Item]) -> list[Encoded]:
+    def _encoded_singly(self, batch: Sequence[Outbound]) -> list[Encoded]:
         found: list[Encoded] = []
-        for item in items:
+        for outbound in batch:
             before = len(found)
             with guard("encode"):
-                found += self._encoded([item])
+                found += self._encoded([_item(outbound)])
             if len(found) == before:
                 self._unsendable += 1
-                _count_lost(item.session, 1)
+                _count_lost(_session_of(outbound), 1)
         return found
 
     @property
@@ -132,13 +131,19 @@ def _spool(root: Path, endpoint: Endpoint) -> Spool:
 
 
 def _item(outbound: Outbound) -> Item:
+    """Return what is encoded of a span: with what a limit took from it, or became known at its end."""
     span, place, late = outbound
-    more: dict[str, Any] = {}
-    session = ""
-    with guard("amend"):
-        more = missing(span, place, late=late)
-        session = str(more.get(semconv.SESSION_ID) or (span.attributes or {}).get(semconv.SESSION_ID) or "")
-    return Item(span, more or None, session)
+    attributes = attributes_of(span)
+    if place is None and not late:
+        return span, attributes, str(attributes.get(semconv.SESSION_ID) or "")
+    attributes.update(missing(attributes, place, late=late))
+    return span, attributes, str(attributes.get(semconv.SESSION_ID) or "")
+
+
+def _session_of(outbound: Outbound) -> str:
+    """Return the session of a span that can't be encoded, where that is known."""
+    place = outbound[1]
+    return "" if place is None else str(place.session_id or "")
 
 
 def _count_lost(session: str, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Ended spans -> OTLP bytes, written by hand: a quarter of what the official encoder costs.
+"""Ended spans -> OTLP bytes, written by hand: a fifth of what the official encoder costs.
 
 Before it: `_export.py` takes spans off the queue. After it: what carries bytes. Pure: no message objects,
 a span is a list of `bytes` that is joined once. Parsed, a request equals that of the official encoder
@@ -17,15 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
+from struct import error as struct_error
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, TraceState
+    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceState
 
-__all__ = ["Encoded", "Item", "encode_requests", "encode_span"]
+__all__ = ["Encoded", "Item", "attributes_of", "encode_requests", "encode_span"]
 
 
 class Encoded(NamedTuple):
@@ -35,13 +36,8 @@ class Encoded(NamedTuple):
     sessions: Mapping[str, int]
 
 
-class Item(NamedTuple):
-    """A span to encode, attributes to add to it or to put in the place of its own, and its session id."""
-
-    span: ReadableSpan
-    more: Mapping[str, Any] | None
-    session: str
-
+Item = tuple["ReadableSpan", Mapping[str, Any], str]
+"""A span to encode, the attributes that it is sent with, in a plain dict, and its session id."""
 
 _DEPTH: Final = 24
 """Levels of nested values. protobuf's parsers stop at 100 messages; a level of a map takes three."""
@@ -52,12 +48,13 @@ _ONE_BYTE: Final = 1 << 7
 _TWO_BYTES: Final = 1 << 14
 _SMALL: Final = tuple(bytes((number,)) for number in range(_ONE_BYTE))
 _MASK_64: Final = 2**64 - 1
-_INT_64: Final = range(-(2**63), 2**63)
 _UINT_32: Final = 2**32 - 1
 
-_FIXED_64: Final = Struct("<Q").pack
 _FIXED_32: Final = Struct("<I").pack
+_FIXED_64: Final = Struct("<Q").pack
 _DOUBLE: Final = Struct("<d").pack
+_TIMES: Final = Struct("<BQBQ").pack
+"""Start and end of a span, each behind its tag."""
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
@@ -74,12 +71,13 @@ def encode_requests(
     `resource` takes the place of attributes that a resource has, and adds none.
     """
     groups = _Groups(resource or {})
-    for item in items:
-        encoded = encode_span(item.span, item.more)
-        if groups.size and groups.size + len(encoded) > limit:
+    for span, attributes, session in items:
+        encoded = encode_span(span, attributes)
+        size = len(encoded)
+        if groups.size and groups.size + size > limit:
             yield groups.request()
             groups = _Groups(resource or {})
-        groups.add(item, encoded)
+        groups.add(span, session, encoded, size)
     if groups.size:
         yield groups.request()
 
@@ -90,16 +88,28 @@ _Scopes = dict[int, "tuple[InstrumentationScope | None, list[bytes]]"]
 class _Groups:
     """Spans of one request by resource and scope, compared by identity, which is what a provider shares."""
 
-    __slots__ = ("_by_resource", "_resource", "_sessions", "size")
+    __slots__ = ("_by_resource", "_last", "_replaced", "_resource", "_scope", "_sessions", "size")
 
-    def __init__(self, resource: Mapping[str, Any]) -> None:
+    def __init__(self, replaced: Mapping[str, Any]) -> None:
         self._by_resource: dict[int, tuple[Resource, _Scopes]] = {}
-        self._resource = resource
+        self._replaced = replaced
         self._sessions: dict[str, int] = {}
+        # As a rule a span is of the same scope as the one before it.
+        self._resource: Resource | None = None
+        self._scope: InstrumentationScope | None = None
+        self._last: list[bytes] = []
         self.size = 0
 
-    def add(self, item: Item, encoded: bytes) -> None:
-        resource, scope = item.span.resource, item.span.instrumentation_scope
+    def add(self, span: ReadableSpan, session: str, encoded: bytes, size: int) -> None:
+        resource, scope = span.resource, span.instrumentation_scope
+        if resource is not self._resource or scope is not self._scope:
+            self._turn_to(resource, scope)
+        self._last.append(encoded)
+        self.size += size + 6
+        sessions = self._sessions
+        sessions[session] = sessions.get(session, 0) + 1
+
+    def _turn_to(self, resource: Resource, scope: InstrumentationScope | None) -> None:
         of_resource = self._by_resource.get(id(resource))
         if of_resource is None:
             of_resource = self._by_resource[id(resource)] = (resource, {})
@@ -107,14 +117,12 @@ class _Groups:
         of_scope = of_resource[1].get(id(scope))
         if of_scope is None:
             of_scope = of_resource[1][id(scope)] = (scope, [])
-        of_scope[1].append(encoded)
-        self.size += len(encoded) + 6
-        self._sessions[item.session] = self._sessions.get(item.session, 0) + 1
+        self._resource, self._scope, self._last = resource, scope, of_scope[1]
 
     def request(self) -> Encoded:
         parts: list[bytes] = []
         for resource, scopes in self._by_resource.values():
-            replaced = {name: value for name, value in self._resource.items() if name in resource.attributes}
+            replaced = {name: value for name, value in self._replaced.items() if name in resource.attributes}
             body = [_message(b"\x0a", _pairs(b"\x0a", {**resource.attributes, **replaced}))]
             for scope, spans in scopes.values():
                 inner = [_message(b"\x0a", _scope(scope))]
@@ -129,48 +137,62 @@ class _Groups:
         return Encoded(b"".join(parts), self._sessions)
 
 
-def encode_span(span: ReadableSpan, more: Mapping[str, Any] | None = None) -> bytes:
-    """Encode one span as a `Span` message; `more` is added to its attributes, or takes their place."""
+def encode_span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
+    """Encode one span as a `Span` message with these attributes; `attributes_of` returns its own."""
     context = cast("SpanContext", span.get_span_context())  # typed as optional, but a span has one
-    attributes = _copy(span.attributes)
-    if more:
-        attributes = {**attributes, **more}
-    parent = span.parent
+    parent, flags = span.parent, context.trace_flags & 0xFF | _HAS_IS_REMOTE
     parts = [_ids(context)]
+    add = parts.append
     if context.trace_state:
-        parts.append(_text(b"\x1a", _trace_state(context.trace_state)))
+        add(_text(b"\x1a", _trace_state(context.trace_state)))
     if parent is not None:
         parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
-    parts += (
-        _text(b"\x2a", span.name),
-        b"\x30",
-        _SMALL[span.kind.value + 1],
-        b"\x39",
-        _time(span.start_time),
-        b"\x41",
-        _time(span.end_time),
-    )
+        if parent.is_remote:
+            flags |= _IS_REMOTE
+    parts += (_span_name(span.name), _kind(span.kind), _times(span.start_time, span.end_time))
     for name, value in attributes.items():
-        body = _key(name) + (_short(value) if type(value) is str and len(value) < _SHORT else _value(value))
-        size = len(body)
-        parts += (b"\x4a", _SMALL[size] if size < _ONE_BYTE else _varint(size), body)
+        if type(value) is str and len(value) < _SHORT:
+            add(_short(name, value))
+        else:
+            body = _key(name) + _value(value)
+            size = len(body)
+            parts += (b"\x4a", _SMALL[size] if size < _ONE_BYTE else _varint(size), body)
     if span.dropped_attributes:
-        parts.append(_count(b"\x50", span.dropped_attributes))
+        add(_count(b"\x50", span.dropped_attributes))
     parts += [_message(b"\x5a", _event(event)) for event in span.events]
     if span.dropped_events:
-        parts.append(_count(b"\x60", span.dropped_events))
+        add(_count(b"\x60", span.dropped_events))
     parts += [_message(b"\x6a", _link(link)) for link in span.links]
     if span.dropped_links:
-        parts.append(_count(b"\x70", span.dropped_links))
-    status = span.status
-    described = _text(b"\x12", status.description) if status.description else b""
-    code = status.status_code.value
-    parts += (
-        _message(b"\x7a", described + b"\x18" + _SMALL[code] if code else described),
-        b"\x85\x01",
-        _FIXED_32(_flags(parent) | context.trace_flags & 0xFF),
-    )
+        add(_count(b"\x70", span.dropped_links))
+    parts += (_status(span.status), b"\x85\x01", _FIXED_32(flags))
     return b"".join(parts)
+
+
+_KINDS: Final = tuple(b"\x30" + _SMALL[number + 1] for number in range(5))
+"""The kind of a span behind its tag, by the value that the API gives it."""
+
+
+def _kind(kind: SpanKind) -> bytes:
+    try:
+        return _KINDS[kind.value]
+    except (AttributeError, LookupError, TypeError):  # some third parties give None
+        return _KINDS[0]
+
+
+def _times(start: int | None, end: int | None) -> bytes:
+    try:
+        return _TIMES(0x39, start, 0x41, end)
+    except struct_error:  # what is no time of this world
+        return b"\x39" + _time(start) + b"\x41" + _time(end)
+
+
+def _status(status: Status) -> bytes:
+    code = status.status_code.value
+    described = _text(b"\x12", status.description) if status.description else b""
+    if not code and not described:
+        return b"\x7a\x00"
+    return _message(b"\x7a", described + b"\x18" + _SMALL[code] if code else described)
 
 
 def _event(event: Event) -> bytes:
@@ -228,10 +250,17 @@ def _key(name: str) -> bytes:
     return _text(b"\x0a", name) + b"\x12"
 
 
-def _copy(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return a plain dict: a span's own mapping takes a lock, or a call, for each item."""
+@lru_cache(maxsize=1024)
+def _span_name(name: str) -> bytes:
+    return _text(b"\x2a", name)
+
+
+def attributes_of(span: ReadableSpan) -> dict[str, Any]:
+    """Return a span's attributes as a plain dict: its own mapping takes a lock, or a call, for each item."""
+    attributes: Any = span.attributes
     copy = getattr(attributes, "copy", None)
-    return copy() if copy is not None else attributes or {}
+    copied = copy() if copy is not None else attributes
+    return copied if type(copied) is dict else dict(copied or {})
 
 
 def _value(value: Any, depth: int = 0) -> bytes:
@@ -247,6 +276,10 @@ def _value(value: Any, depth: int = 0) -> bytes:
     if kind is bool:
         return b"\x02" + (_TRUE if value else _FALSE)
     if kind is int:
+        if 0 <= value < _ONE_BYTE:
+            return b"\x02\x18" + _SMALL[value]
+        if 0 < value < _TWO_BYTES:
+            return bytes((3, 0x18, value & 127 | _ONE_BYTE, value >> 7))
         body = _int(value)
     elif kind is float:
         return b"\x09\x21" + _DOUBLE(value)
@@ -256,13 +289,13 @@ def _value(value: Any, depth: int = 0) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _short(text: str) -> bytes:
-    """Encode a short text as a value; ids, models and operations come again and again."""
-    return _value(text)
+def _short(name: str, text: str) -> bytes:
+    """Encode an attribute of a short text, with its tag; ids, models and operations come again and again."""
+    return _message(b"\x4a", _key(name) + _value(text))
 
 
 def _int(value: int) -> bytes:
-    if value in _INT_64:
+    if -(2**63) <= value < 2**63:
         return b"\x18" + _varint(value & _MASK_64)
     return _text(b"\x0a", str(value))
 
@@ -330,6 +363,8 @@ def _utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:  # half a surrogate, as a cut emoji leaves it
         return text.encode("utf-8", "backslashreplace")
+    except AttributeError:  # no text: a number for a name, say
+        return _utf8(_plain(text))
 
 
 def _time(at: int | None) -> bytes:

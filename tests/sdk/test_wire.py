@@ -19,7 +19,7 @@ from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from otel_sessions.sdk._wire import Item, encode_requests, encode_span
+from otel_sessions.sdk._wire import attributes_of, encode_requests, encode_span
 
 NO_LIMIT = 2**40
 _UINT_64 = st.integers(0, 2**64 - 1)
@@ -112,11 +112,13 @@ def _batches(draw):
     return draw(st.lists(_spans(resources, scopes), min_size=1, max_size=4))
 
 
-def _parsed(spans, limit=NO_LIMIT, more=None):
-    return [
-        ExportTraceServiceRequest.FromString(body)
-        for body, _ in encode_requests((Item(span, more, "") for span in spans), limit=limit)
-    ]
+def _parsed(spans, limit=NO_LIMIT):
+    items = ((span, attributes_of(span), "") for span in spans)
+    return [ExportTraceServiceRequest.FromString(body) for body, _ in encode_requests(items, limit=limit)]
+
+
+def _encoded(span):
+    return encode_span(span, attributes_of(span))
 
 
 def _all_spans(requests):
@@ -154,7 +156,7 @@ def test_a_request_says_what_the_official_encoder_says(spans):
 def test_the_w3c_flags_of_spans_and_links_are_sent(spans):
     """The sampled and random bits travel, which the official encoder leaves out."""
     for span in spans:
-        sent = Span.FromString(encode_span(span))
+        sent = Span.FromString(_encoded(span))
         assert sent.flags & 0xFF == span.get_span_context().trace_flags
         assert [link.flags & 0xFF for link in sent.links] == [link.context.trace_flags for link in span.links]
 
@@ -162,12 +164,12 @@ def test_the_w3c_flags_of_spans_and_links_are_sent(spans):
 @given(_batches(), st.integers(1, 2000))
 def test_requests_under_a_limit_hold_every_span_once(spans, limit):
     """Split at any size, nothing is lost or doubled, and only a span that is too big alone goes over."""
-    items = [Item(span, None, f"session {number % 2}") for number, span in enumerate(spans)]
+    items = [(span, attributes_of(span), f"session {number % 2}") for number, span in enumerate(spans)]
     encoded = list(encode_requests(items, limit=limit))
     counted: Counter[str] = Counter()
     for _, sessions in encoded:
         counted.update(sessions)
-    assert counted == Counter(item.session for item in items)
+    assert counted == Counter(session for _, _, session in items)
     whole = _all_spans(_parsed(spans))
     assert _all_spans([ExportTraceServiceRequest.FromString(body) for body, _ in encoded]) == whole
     assert all(len(body) <= limit + 2048 or sum(sessions.values()) == 1 for body, sessions in encoded)
@@ -186,7 +188,7 @@ def _span(**changes):
 
 
 def _attribute(value):
-    (pair,) = Span.FromString(encode_span(_span(attributes={"k": value}))).attributes
+    (pair,) = Span.FromString(_encoded(_span(attributes={"k": value}))).attributes
     return pair
 
 
@@ -237,8 +239,14 @@ def test_a_value_that_otlp_has_no_place_for_is_sent_as_its_text(value, sent):
 def test_half_a_surrogate_in_a_name_or_a_key_costs_nothing():
     """Names of spans, events and attributes are made sendable, and the span arrives."""
     span = _span(name="a\udc00", attributes={"k\ud800": 1}, events=[Event("e\ud800", timestamp=1)])
-    sent = Span.FromString(encode_span(span))
+    sent = Span.FromString(_encoded(span))
     assert (sent.name, sent.attributes[0].key, sent.events[0].name) == ("a\\udc00", "k\\ud800", "e\\ud800")
+
+
+def test_a_name_or_a_kind_that_is_none_costs_no_span():
+    """Nobody checks what an instrumentation gives: a number for a name, nothing for a kind."""
+    sent = Span.FromString(_encoded(_span(name=5, kind=None)))
+    assert (sent.name, sent.kind) == ("5", Span.SPAN_KIND_INTERNAL)
 
 
 def test_nesting_deeper_than_a_parser_goes_is_sent_as_text():
@@ -256,17 +264,16 @@ def test_nesting_deeper_than_a_parser_goes_is_sent_as_text():
 def test_a_time_that_makes_no_sense_costs_no_span(at):
     """Times are unsigned 64 bits: what is beyond is brought to the nearest."""
     expected = {None: 0, -5: 0, 2**70: 2**64 - 1, 1.5: 1}[at]
-    assert Span.FromString(encode_span(_span(start_time=at))).start_time_unix_nano == expected
+    assert Span.FromString(_encoded(_span(start_time=at))).start_time_unix_nano == expected
 
 
-def test_what_a_limit_evicted_or_cut_is_restored_and_nothing_is_said_twice():
-    """Attributes to add are sent once: in the place of the span's own, or beside them."""
-    span = _span(attributes={"session.id": "a cut i", "own": 1})
-    sent = Span.FromString(encode_span(span, {"session.id": "a cut id", "otel_sessions.late": True}))
+def test_a_span_is_sent_with_the_attributes_that_are_given():
+    """What a limit evicted or cut is restored by who knows it: each attribute is said once."""
+    sent = Span.FromString(
+        encode_span(_span(attributes={"session.id": "a cut i"}), {"session.id": "a cut id"})
+    )
     assert [(pair.key, pair.value) for pair in sent.attributes] == [
-        ("session.id", AnyValue(string_value="a cut id")),
-        ("own", AnyValue(int_value=1)),
-        ("otel_sessions.late", AnyValue(bool_value=True)),
+        ("session.id", AnyValue(string_value="a cut id"))
     ]
 
 
@@ -274,7 +281,7 @@ def test_a_resource_is_corrected_where_it_says_something_else():
     """The pid of a forked child takes the place of its parent's; a resource that says none is left alone."""
     spans = [_span(resource=Resource({"process.pid": 1, "a": "b"})), _span(resource=Resource({"a": "b"}))]
     (encoded,) = encode_requests(
-        (Item(span, None, "") for span in spans), limit=NO_LIMIT, resource={"process.pid": 2}
+        ((span, attributes_of(span), "") for span in spans), limit=NO_LIMIT, resource={"process.pid": 2}
     )
     told = [
         {pair.key: pair.value for pair in of_resource.resource.attributes}
