@@ -5,7 +5,8 @@ reach it as they would without us. What is carried to it by the environment is f
 and BAGGAGE with the session's id.
 
 Signals are blocked here and waited for, never handled: what somebody sends to this process is passed on, what
-the terminal sends has reached the child already. At the end this process exits, or dies, as the child did.
+the terminal or a supervisor sends to the whole group has reached the child already. At the end this process
+exits, or dies, as the child did.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
+from otel_sessions.cli._witness import Witness
 from otel_sessions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -188,17 +190,18 @@ def _spawn(command: Sequence[str], env: Mapping[str, str], mask: set[int]) -> in
 
 def _wait(child: int) -> Ended:
     """Pass signals on until the child has ended."""
-    watched = _watched()
+    watched, witness = _watched(), Witness()
     asked: set[int] = set()
     while True:
         number, everybody = _next_signal(watched)
         if number == signal.SIGCHLD:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
+                witness.dismiss()
                 return Ended(os.waitstatus_to_exitcode(status), frozenset(asked))
             continue
         asked.add(number)
-        if not everybody:
+        if not everybody and not witness.heard(number):
             os.kill(child, number)  # not reaped yet, so the number is still its own
 
 

@@ -131,6 +131,91 @@ while True:
     assert (out, process.returncode) == (b"tidied up\n", 7), err.decode()
 
 
+_COUNTS = """
+import os, signal, time
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append("TERM"))
+signal.signal(signal.SIGUSR1, lambda *_: heard.append("USR1"))
+print("ready", flush=True)
+deadline = time.monotonic() + 30
+while "USR1" not in heard and time.monotonic() < deadline:
+    time.sleep(0.01)
+time.sleep(0.3)  # for a second one, were there any
+print(*heard, flush=True)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells who else was sent a signal"
+)
+def test_a_signal_to_the_whole_group_reaches_the_command_once(start: Start):
+    """As supervisors send it; the next one as well, and one to the runner alone still gets through."""
+    process = start(*python(_COUNTS), start_new_session=True)
+    assert process.stdout.readline() == b"ready\n"
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.3)  # two pending signals of a kind are one
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == (b"TERM TERM USR1\n", 0), err.decode()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no witness elsewhere")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_runner_leaves_no_process_behind(start: Start, how: signal.Signals):
+    """Not even where it is killed: what it started beside the command ends with it."""
+    process = start("sleep", "60", start_new_session=True)
+    eventually(lambda: len(members(process.pid)) > 2)
+    beside = members(process.pid) - {process.pid}
+    process.send_signal(how)
+    process.wait(timeout=60)
+    if how is signal.SIGKILL:  # then the command goes on, as under nohup; it is ours to end
+        for pid in beside:
+            if Path(f"/proc/{pid}/comm").exists() and Path(f"/proc/{pid}/comm").read_text() == "sleep\n":
+                os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not members(process.pid))
+
+
+def members(group: int) -> set[int]:
+    """Return the living processes of a group."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(its_group) == group and state != "Z":
+            found.add(int(status.parent.name))
+    return found
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def as_init() -> list[str]:
+    """Return what runs a command as process 1, as containers do."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("no new process namespace is allowed here")
+    return command
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGSEGV"])
+def test_as_process_1_the_exit_code_tells_the_signal(as_init: list[str], nobody: dict[str, str], name: str):
+    """The kernel lets process 1 die of no signal of its own: it exits with 128 + the number instead."""
+    command = ["sh", "-c", f"kill -{name.removeprefix('SIG')} $$"]
+    ran = subprocess.run(
+        [*as_init, *RUN, "--", *command], env=nobody, timeout=60, check=False, stderr=subprocess.PIPE
+    )
+    assert ran.returncode == 128 + signal.Signals[name]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads signals from /proc")
 @pytest.mark.parametrize("before", ["", "trap '' HUP INT USR1; "])
 def test_a_command_inherits_signals_as_they_were(nobody: dict[str, str], before: str):
