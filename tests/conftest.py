@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from backend_process import BackendProcess
+from endings import Ending
 from hypothesis import settings
 
 # How long an example takes says something of the machine, not of the claim; a hang ends by pytest's timeout.
@@ -23,6 +24,33 @@ NODE_PACKAGES = (
     "@opentelemetry/exporter-trace-otlp-proto@0.223.1",
     "@opentelemetry/exporter-trace-otlp-grpc@0.223.1",
 )
+
+
+class Documented(Ending):
+    """A row of docs/endings.md, and whether the test has compared anything with it."""
+
+    compared = False
+
+    def holds(self, spans: Iterable[object], name: str = "session s") -> None:
+        """Compare, and note that this was done."""
+        super().holds(spans, name)
+        object.__setattr__(self, "compared", True)
+
+
+@pytest.fixture
+def documented(request: pytest.FixtureRequest) -> Documented:
+    """Return the row that this test proves."""
+    (row,) = request.node.get_closest_marker("ending").args
+    return Documented(**vars(row))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test that bears a row and compares nothing with it."""
+    result = yield
+    if pyfuncitem.get_closest_marker("ending") is not None:
+        assert pyfuncitem.funcargs["documented"].compared, "a row that nobody compared with anything"
+    return result
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from endings import Ending, ending
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import context as otel
@@ -81,18 +82,32 @@ def _group(*inner: BaseException) -> BaseException:
 
 
 ENDS: list[tuple[str, Callable[[], BaseException | None], str, str | None, StatusCode, int]] = [
-    ("left", lambda: None, "completed", "ok", StatusCode.UNSET, 0),
-    ("exception", lambda: ValueError("no"), "error", "error", StatusCode.ERROR, 1),
-    ("cancelled", asyncio.CancelledError, "cancelled", "cancelled", StatusCode.UNSET, 0),
-    ("future", concurrent.futures.CancelledError, "cancelled", "cancelled", StatusCode.UNSET, 0),
-    ("interrupt", KeyboardInterrupt, "interrupted", "cancelled", StatusCode.UNSET, 0),
-    ("exit 0", lambda: SystemExit(0), "process_exit", "ok", StatusCode.UNSET, 0),
-    ("exit None", SystemExit, "process_exit", "ok", StatusCode.UNSET, 0),
-    ("exit 1", lambda: SystemExit(1), "process_exit", "error", StatusCode.ERROR, 0),
-    ("generator", GeneratorExit, "completed", "ok", StatusCode.UNSET, 0),
-    ("unknown", _Stop, "error", "error", StatusCode.ERROR, 1),
+    ("it is left", lambda: None, "completed", "ok", StatusCode.UNSET, 0),
+    ("an exception leaves it, and goes on", lambda: ValueError("no"), "error", "error", StatusCode.ERROR, 1),
     (
-        "group of cancellations",
+        "its task is cancelled (asyncio)",
+        asyncio.CancelledError,
+        "cancelled",
+        "cancelled",
+        StatusCode.UNSET,
+        0,
+    ),
+    (
+        "a cancelled future is waited for",
+        concurrent.futures.CancelledError,
+        "cancelled",
+        "cancelled",
+        StatusCode.UNSET,
+        0,
+    ),
+    ("Ctrl-C, KeyboardInterrupt", KeyboardInterrupt, "interrupted", "cancelled", StatusCode.UNSET, 0),
+    ("`sys.exit(0)`", lambda: SystemExit(0), "process_exit", "ok", StatusCode.UNSET, 0),
+    ("`sys.exit()`", SystemExit, "process_exit", "ok", StatusCode.UNSET, 0),
+    ("`sys.exit(1)`", lambda: SystemExit(1), "process_exit", "error", StatusCode.ERROR, 0),
+    ("its generator is closed (GeneratorExit)", GeneratorExit, "completed", "ok", StatusCode.UNSET, 0),
+    ("a BaseException that nobody knows", _Stop, "error", "error", StatusCode.ERROR, 1),
+    (
+        "a group of cancellations leaves it",
         lambda: _group(asyncio.CancelledError(), asyncio.CancelledError()),
         "cancelled",
         "cancelled",
@@ -100,7 +115,7 @@ ENDS: list[tuple[str, Callable[[], BaseException | None], str, str | None, Statu
         0,
     ),
     (
-        "group with an error",
+        "a group leaves it that holds an error",
         lambda: _group(asyncio.CancelledError(), ValueError("no")),
         "error",
         "error",
@@ -110,8 +125,11 @@ ENDS: list[tuple[str, Callable[[], BaseException | None], str, str | None, Statu
 ]
 
 
-@pytest.mark.parametrize("row", ENDS, ids=lambda row: row[0])
-def test_a_run_ends_as_the_table_says(recorded: Recorded, row: Any):
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=ending("A block", row[0], row[2], row[3]), id=row[0]) for row in ENDS],
+)
+def test_a_run_ends_as_the_table_says(recorded: Recorded, documented: Ending, row: Any):
     """Reason, outcome, status and the number of exception events, for each way to leave a block."""
     _, make, reason, outcome, status, events = row
     exc = make()
@@ -130,8 +148,7 @@ def test_a_run_ends_as_the_table_says(recorded: Recorded, row: Any):
         assert caught.value is exc
     assert (session.state, session.end_reason, session.outcome) == ("ended", reason, outcome)
     root = recorded.one("session s")
-    assert root.attributes[semconv.SESSION_END_REASON] == reason
-    assert root.attributes.get(semconv.SESSION_OUTCOME) == outcome
+    documented.holds(recorded.all())
     assert root.status.status_code is status
     assert [event.name for event in root.events] == ["exception"] * events
     assert otel_sessions.current_session() is None
@@ -621,7 +638,8 @@ def test_waiting_is_a_state(recorded: Recorded):
         assert (session.state, root.waiting_for) == ("running", None)
 
 
-def test_a_timeout_ends_the_run_and_never_user_code(recorded: Recorded):
+@ending("A block", "its `timeout` is over; the code goes on, and what it does is late", "timeout", "error")
+def test_a_timeout_ends_the_run_and_never_user_code(recorded: Recorded, documented: Ending):
     """The root is closed as an error; the block goes on, and is left without an exception."""
     with otel_sessions.session("s", timeout=0.05) as session:
         _wait_until(lambda: session.state == "ended")
@@ -635,9 +653,11 @@ def test_a_timeout_ends_the_run_and_never_user_code(recorded: Recorded):
     assert root.events == ()
     assert recorded.one("execute_tool after").attributes[semconv.LATE] is True
     assert recorded.one("task also after").attributes[semconv.LATE] is True
+    documented.holds(recorded.all())
 
 
-def test_an_idle_session_ends_but_not_while_it_waits_or_calls(recorded: Recorded):
+@ending("A block", "it was idle for its `idle_timeout`: no call open, no span, no wait", "idle_timeout", None)
+def test_an_idle_session_ends_but_not_while_it_waits_or_calls(recorded: Recorded, documented: Ending):
     """Idle is: no model or tool call open, no span coming or going, not waiting."""
     with otel_sessions.session("s", idle_timeout=0.05) as session:
         with session.waiting():
@@ -648,9 +668,13 @@ def test_an_idle_session_ends_but_not_while_it_waits_or_calls(recorded: Recorded
         assert session.state == "running"
         _wait_until(lambda: session.state == "ended")
     assert (session.end_reason, session.outcome) == ("idle_timeout", None)
+    documented.holds(recorded.all())
 
 
-def test_the_collector_of_garbage_ends_only_what_nobody_holds(recorded: Recorded):
+@ending(
+    "Nobody ended it", "nobody holds it, it is current nowhere, and is collected", "garbage_collected", None
+)
+def test_the_collector_of_garbage_ends_only_what_nobody_holds(recorded: Recorded, documented: Ending):
     """A session that is current somewhere, or held, lives on; one that is neither is ended for its user."""
 
     def forget() -> str:
@@ -664,8 +688,7 @@ def test_the_collector_of_garbage_ends_only_what_nobody_holds(recorded: Recorded
     _wait_until(lambda: any(s.name == "session forgotten" for s in recorded.all()))
     root = recorded.one("session forgotten")
     assert root.attributes["session.id"] == forgotten
-    assert root.attributes[semconv.SESSION_END_REASON] == "garbage_collected"
-    assert semconv.SESSION_OUTCOME not in root.attributes
+    documented.holds(recorded.all(), "session forgotten")
     assert held.state == "running"
     held_id, held = held.id, None
     gc.collect()
