@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from outcomes import Ended, Recorded
 from span_collector import Collector
 from span_collector import collector as run_collector
+from tls import make_certificates
 
 import otel_sessions
 from otel_sessions.sdk import _context, _guard, _provider
@@ -75,6 +77,14 @@ def silent_port() -> Iterator[int]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the files of TLS."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates of this test")
+    return make_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

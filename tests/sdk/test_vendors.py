@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
-import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from log_receivers import grpc_receiver, http_receiver, read
 from span_collector import spans_of
+from tls import grpc_server_side, server_side
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/vendors.md").read_text()
 KEYS = {"API_KEY": "k3y", "INSTANCE": "123", "PUBLIC_KEY": "pk-lf-1", "SECRET_KEY": "sk-lf-2"}
@@ -36,43 +35,6 @@ def block(kind: str, beside: str) -> str:
 def basic(name: str, password: str) -> str:
     """Return a header's value for a name and a password."""
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """Make the files that the document names: an authority that signs for the receiver and for the agent."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the certificates of this test")
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(
-        [*command, "-keyout", "agent-key.pem", "-out", "agent.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    shutil.copy(folder / "agent.pem", folder / "authority.pem")
-    return folder
-
-
-def server_side(folder: Path, *, client: bool = False) -> ssl.SSLContext:
-    """Return what a receiver shows, and whether it asks who the agent is."""
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "authority.pem"))
-    tls.load_cert_chain(folder / "agent.pem", folder / "agent-key.pem")
-    tls.verify_mode = ssl.CERT_REQUIRED if client else ssl.CERT_NONE
-    return tls
 
 
 def run(code: str, folder: Path, program: str = PROGRAM, **more: str) -> str:
@@ -133,12 +95,7 @@ def test_spans_arrive_with_the_key_where_the_document_says(certificates, endpoin
 
 def test_grpc_arrives_with_tls_and_a_key(certificates):
     """Spans and events, each with the header."""
-    import grpc
-
-    credentials = grpc.ssl_server_credentials(
-        [((certificates / "agent-key.pem").read_bytes(), (certificates / "agent.pem").read_bytes())]
-    )
-    with grpc_receiver(credentials=credentials) as receiver:
+    with grpc_receiver(credentials=grpc_server_side(certificates)) as receiver:
         code = block("sh", "_PROTOCOL=grpc").replace("otlp.example.com:4317", f"localhost:{receiver.port}")
         assert run(code, certificates, OTEL_EXPORTER_OTLP_CERTIFICATE="authority.pem") == "True\n"
         assert {headers["api-key"] for _, headers in receiver.requests} == {"k3y"}
