@@ -262,6 +262,7 @@ DELIVERY = (
                     "{{signal}} over {{transport}}",
                 ),
             ),
+            width=6,
         ),
         Panel(
             "Requests not stored",
@@ -273,6 +274,7 @@ DELIVERY = (
                     _rate("otel_sessions_requests_total", "result", 'result!~"stored|partial"'), "{{result}}"
                 ),
             ),
+            width=6,
         ),
         Panel(
             "Rejected items",
@@ -280,6 +282,15 @@ DELIVERY = (
             LINES,
             "ops",
             (Query(_rate("otel_sessions_rejected_items_total", "signal"), "{{signal}}"),),
+            width=6,
+        ),
+        Panel(
+            "Redacted secrets",
+            "Secrets in what arrived, replaced before it was stored: agents that should not send them.",
+            LINES,
+            "short",
+            (Query(_increase("otel_sessions_redacted_total", "kind"), "{{kind}}"),),
+            width=6,
         ),
     ),
     (

@@ -33,6 +33,7 @@ from otel_sessions.backend.receiver import http as http_receiver
 from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
+from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.store.base import SessionQuery, Store
 from otel_sessions.backend.store.sqlite import SqliteStore
 from otel_sessions.backend.upkeep import Upkeep
@@ -83,7 +84,8 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         stack.push_async_callback(asyncio.to_thread, store.close)
         live = Live(secrets.token_hex(6), idle_after=settings.idle_after)
         await _load(live, store, clock, settings.idle_after)
-        ingest = Ingest(store, live, clock)
+        redactor = Redactor(settings.redaction) if settings.redaction else None
+        ingest = Ingest(store, live, clock, redactor=redactor)
         writer = await ingest.start()
         stack.push_async_callback(ingest.stop)
         tallies = {"http": Tally(), "grpc": Tally()}

@@ -17,10 +17,11 @@ from typing import Any, Final, TypeVar
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.counts import WriteCounts
-from otel_sessions.backend.decode import decode
+from otel_sessions.backend.decode import DecodeError, decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Request, RunRecord, Signal
+from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.store.base import FullDiskError, Store
 from otel_sessions.errors import BackendError
 
@@ -96,6 +97,7 @@ class IngestStats:
     waiting_bytes: int
     room_bytes: int  # what may wait
     metrics_seen: dict[str, int]
+    redacted: dict[str, int]  # secrets by kind, in what is stored; empty where redaction is off
     pruned_sessions: int = 0  # by retention
     pruned_spans: int = 0
     pruned_logs: int = 0
@@ -129,12 +131,15 @@ class _Counters:
     commits: int = 0
     failed_commits: int = 0
     metrics: dict[str, int] = field(default_factory=dict[str, int])
+    redacted: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, request: Request) -> None:
         self.requests += 1
         self.spans += len(request.spans)
         self.logs += len(request.logs)
         self.rejected += request.rejected
+        for kind, count in request.redacted.items():
+            self.redacted[kind] += count
         for name, points in request.metrics.items():
             if name in self.metrics or len(self.metrics) < METRIC_NAMES:
                 self.metrics[name] = self.metrics.get(name, 0) + points
@@ -143,17 +148,26 @@ class _Counters:
 class Ingest:
     """The one writer of a backend. Start it inside the event loop, stop it to have everything committed."""
 
-    def __init__(self, store: Store, live: Live, clock: Clock, *, queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: Live,
+        clock: Clock,
+        *,
+        redactor: Redactor | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
         self._store = store
         self._live = live
         self._clock = clock
+        self._redactor = redactor
         self._queue = Room(queue_bytes)
         self.counts = WriteCounts()
         self._waiting: list[_Waiting] = []
         self._batch: list[_Waiting] = []
         self._errands: list[_Errand] = []
         self._work = asyncio.Event()
-        self._counters = _Counters()
+        self._counters = _Counters(redacted=dict.fromkeys(redactor.kinds if redactor else (), 0))
         self._last_tick = 0
         self._next_tick = 0
         self._away = 0
@@ -257,6 +271,7 @@ class Ingest:
             waiting_bytes=self._queue.held,
             room_bytes=self._queue.limit,
             metrics_seen=dict(counters.metrics),
+            redacted=dict(counters.redacted),
             pruned_sessions=self.counts.sessions_pruned,
             pruned_spans=self.counts.spans_pruned,
             pruned_logs=self.counts.logs_pruned,
@@ -275,9 +290,22 @@ class Ingest:
 
     async def _decode(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
         if len(body) < THREAD_FROM_BYTES[encoding]:
-            return decode(signal, encoding, body, received_at)
+            return self._read(signal, encoding, body, received_at)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decode_threads, decode, signal, encoding, body, received_at)
+        return await loop.run_in_executor(
+            self._decode_threads, self._read, signal, encoding, body, received_at
+        )
+
+    def _read(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
+        """Take out the secrets, then decode; in the loop or in a thread."""
+        if self._redactor is None:
+            return decode(signal, encoding, body, received_at)
+        clean = self._redactor.redact(signal, encoding, body)
+        try:
+            request = decode(signal, encoding, clean.body, received_at)
+        except DecodeError as error:
+            raise DecodeError(self._redactor.text(str(error))) from None  # it may quote what can't be read
+        return replace(request, redacted=clean.counts) if clean.counts else request
 
     # --- time ------------------------------------------------------------------------------------
 

@@ -103,6 +103,12 @@ METRICS: Final = (
         "Spans, log records or data points that can't be stored, in requests of which the rest was",
         ("signal",),
     ),
+    Metric(
+        "otel_sessions_redacted_total",
+        _COUNTER,
+        "Secrets replaced in what was stored, by kind; nothing where redaction is off",
+        ("kind",),
+    ),
     Metric("otel_sessions_spans_stored_total", _COUNTER, "Ended spans stored for the first time"),
     Metric("otel_sessions_spans_duplicate_total", _COUNTER, "Ended spans that came again"),
     Metric("otel_sessions_logs_stored_total", _COUNTER, "Log records stored for the first time"),
@@ -225,6 +231,7 @@ def _delivered(services: Services, counts: WriteCounts) -> dict[str, Samples]:
     stats = services.ingest.stats()
     return {
         "otel_sessions_rejected_items_total": {(signal,): n for signal, n in counts.rejected.items()},
+        "otel_sessions_redacted_total": {(kind,): n for kind, n in stats.redacted.items()},
         "otel_sessions_spans_stored_total": _one(counts.spans_stored),
         "otel_sessions_spans_duplicate_total": _one(counts.spans_again),
         "otel_sessions_logs_stored_total": _one(counts.logs_stored),

@@ -204,7 +204,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One export request, decoded. `body` is what came, decompressed and otherwise untouched.
+    """One export request, decoded. `body` is what came, decompressed and, but for secrets, untouched.
 
     `keep` is False where nothing of the body needs to be stored (heartbeats alone, metrics).
     """
@@ -217,6 +217,8 @@ class Request:
     logs: tuple[LogRecord, ...] = ()
     events: tuple[RunEvent, ...] = ()
     metrics: Mapping[str, int] = field(default_factory=dict[str, int])  # data points by metric name
+    redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
+    redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
     rejected: int = 0  # spans, records or points that can't be stored (no valid id); the rest is kept
     message: str = ""  # why, for partial_success
     keep: bool = True

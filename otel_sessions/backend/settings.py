@@ -11,6 +11,9 @@ from typing import Final
 
 from platformdirs import user_data_path
 
+from otel_sessions.backend.origins import LOOPBACK_ORIGINS, Origins, parse_origins
+from otel_sessions.backend.redact_own import patterns_with
+from otel_sessions.backend.redact_patterns import Pattern
 from otel_sessions.backend.retention import KEEP_ALL, Retention, parse_retention
 from otel_sessions.errors import ConfigurationError
 
@@ -25,6 +28,11 @@ ENVIRONMENT: Final = {
     "idle_after": "OTEL_SESSIONS_IDLE_AFTER",
     "token": "OTEL_SESSIONS_TOKEN",
     "host_name": "OTEL_SESSIONS_HOST_NAME",
+    "redact": "OTEL_SESSIONS_REDACT",
+    "redact_pattern": "OTEL_SESSIONS_REDACT_PATTERN",
+    "redact_file": "OTEL_SESSIONS_REDACT_FILE",
+    "max_body": "OTEL_SESSIONS_MAX_BODY",
+    "otlp_origins": "OTEL_SESSIONS_OTLP_ORIGINS",
 }
 """Setting -> the environment variable that gives it where the command line does not."""
 
@@ -90,6 +98,9 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
     )
     _check_reach(settings)
     return settings
+    redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
+    max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
+    otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
 
 
 class _Reader:
@@ -107,6 +118,9 @@ class _Reader:
 
 
 def _address(value: str, source: str) -> Address:
+        redaction=_redaction(read),
+        max_body=_max_body(*read("max_body", DEFAULT_MAX_BODY)),
+        otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     host, colon, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(PORT_MAX)) else -1
@@ -154,6 +168,50 @@ def _names(value: str) -> tuple[str, ...]:
 def _check_store(value: str, source: str) -> None:
     if value != "sqlite":
         raise ConfigurationError(f"{source}={value} is not a store that this version knows; write sqlite.")
+
+
+def _max_body(value: str, source: str) -> int:
+    match = _SIZE.fullmatch(value.lower())
+    size = int(match[1]) * _SIZES.get(match[2], 0) if match else 0
+    if size not in _MAX_BODY_RANGE:
+        raise ConfigurationError(
+            f"{source}={value} is not a usable size; write 64KiB to 1GiB, as in 20MB or 64MiB."
+        )
+    return size
+
+
+def _origins(value: str, source: str) -> Origins:
+    try:
+        return parse_origins(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}={value} names no origins; {error}.") from error
+
+
+def _redaction(read: _Reader) -> tuple[Pattern, ...]:
+    switch, source = read("redact", "on")
+    if switch.lower() not in ("on", "off"):
+        raise ConfigurationError(f"{source}={switch} is neither on nor off.")
+    own, file = read("redact_pattern", ""), read("redact_file", "")
+    if switch.lower() == "off":
+        if own[0] or file[0]:
+            asked = (own if own[0] else file)[1]
+            raise ConfigurationError(f"{asked} asks for redaction, and {source} switches it off.")
+        return ()
+    lines = [(line, own[1]) for line in own[0].splitlines()]
+    lines += [(line, f"{file[1]}={file[0]}") for line in _lines_of(*file)]
+    source = " and ".join(dict.fromkeys(source for _, source in lines))
+    try:
+        return patterns_with(line for line, _ in lines)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}: {error}.") from error
+
+
+def _lines_of(file: str, source: str) -> list[str]:
+    """Read a file of settings; no file, no lines. Raises ConfigurationError where it can't be read."""
+    try:
+        return Path(file).expanduser().read_text("utf-8").splitlines() if file else []
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{source}={file} can't be read: {error}.") from error
 
 
 def _check_reach(settings: Settings) -> None:

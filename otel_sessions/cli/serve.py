@@ -55,6 +55,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="further names of the page, comma between (beside localhost) [OTEL_SESSIONS_HOST_NAME]",
     )
+    option(
+        "--max-body",
+        metavar="SIZE",
+        help="largest OTLP request, as sent and inflated (default: 64MiB) [OTEL_SESSIONS_MAX_BODY]",
+    )
+    option(
+        "--otlp-origins",
+        metavar="ORIGINS",
+        help="whose web pages may send telemetry: loopback, none, * or origins, comma between "
+        "(default: loopback) [OTEL_SESSIONS_OTLP_ORIGINS]",
+    )
+    option(
+        "--no-redact",
+        dest="redact",
+        action="store_const",
+        const="off",
+        help="store secrets as they come, instead of [redacted:KIND] [OTEL_SESSIONS_REDACT=off]",
+    )
+    option(
+        "--redact-pattern",
+        metavar="NAME=REGEX",
+        action="append",
+        help="a further shape of secrets, or one in place of ours; may be repeated "
+        "[OTEL_SESSIONS_REDACT_PATTERN, one a line]",
+    )
+    option("--redact-file", metavar="FILE", help="such patterns, one a line [OTEL_SESSIONS_REDACT_FILE]")
     option("--json", action="store_true", help="print one line of JSON once ready, instead of a greeting")
 
 
@@ -65,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     from otel_sessions.backend.app import serve
     from otel_sessions.backend.settings import ENVIRONMENT, read_settings
 
+    if args.redact_pattern is not None:
+        args.redact_pattern = "\n".join(args.redact_pattern)
     settings = read_settings({name: getattr(args, name) for name in ENVIRONMENT}, os.environ)
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

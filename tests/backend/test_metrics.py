@@ -111,17 +111,17 @@ def test_with_a_token_only_who_shows_it_scrapes(start_backend) -> None:
 
 def test_no_metric_names_a_session_or_anything_else_that_strangers_chose(backend: BackendProcess) -> None:
     """Ids, users, names of spans, sessions, services, tools: none is a label."""
-    life = LifeCycle("secret-session")
-    send(backend, "/v1/logs", logs([*life.start("secret-name"), life.end("secret-outcome", "secret-reason")]))
-    secrets = {
-        "user__id": "secret-user",
-        "gen_ai__tool__name": "secret-tool",
-        "gen_ai__agent__name": "secret-a",
+    life = LifeCycle("private-of-session")
+    send(backend, "/v1/logs", logs([*life.start("private-of-name"), life.end("private-of-outcome", "private-of-reason")]))
+    told = {
+        "user__id": "private-of-user",
+        "gen_ai__tool__name": "private-of-tool",
+        "gen_ai__agent__name": "private-of-a",
     }
-    tool = span("secret-session", "secret-span", gen_ai__operation__name="execute_tool", **secrets)
-    send(backend, "/v1/traces", traces([tool], service="secret-service"))
+    tool = span("private-of-session", "private-of-span", gen_ai__operation__name="execute_tool", **told)
+    send(backend, "/v1/traces", traces([tool], service="private-of-service"))
     text = scraped(backend)
-    assert "secret" not in text
+    assert "private-of-" not in text
     assert samples(text)["otel_sessions_sessions_ended_total,end_reason=other,outcome=other"] == 1
 
 

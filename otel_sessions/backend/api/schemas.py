@@ -416,6 +416,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Problem": {
         "type": "object",
         "description": "Why a request failed (RFC 9457)",
+        redacted=_counts("secrets replaced in what was stored, by kind; empty where redaction is off"),
         "properties": {
             "type": _text(),
             "title": _text(),

@@ -69,10 +69,11 @@ def _totals(services: Services, now: int) -> Totals:
 def _counters(services: Services) -> JsonObject:
     """Collect what is counted in memory; in the event loop, where it is counted."""
     ingest = dataclasses.asdict(services.ingest.stats())
-    metrics_seen = ingest.pop("metrics_seen")
+    metrics_seen, redacted = ingest.pop("metrics_seen"), ingest.pop("redacted")
     return {
         "ingest": ingest,
         "receivers": {name: tally.by_word() for name, tally in services.receivers.items()},
         "stream": dataclasses.asdict(services.live.stats()),
         "metrics_seen": metrics_seen,
+        "redacted": redacted,
     }

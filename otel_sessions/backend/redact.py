@@ -1,0 +1,324 @@
+r"""Secrets out of a request, before anything of it is decoded, stored, streamed or told; pure.
+
+Every body is scanned once, by one automaton for all patterns (`re2.Set`: some µs a span, and without the
+lock of the interpreter). Only what may bear a secret takes the slow way: its texts are looked at one by one,
+the secrets in them replaced, and the message written again. A body without a secret stays what it was,
+byte by byte. Fields that this version of the protocol does not know survive, unless a secret is in them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import re2
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+
+from otel_sessions.backend.decode import DecodeError, parse
+from otel_sessions.backend.json_values import loads
+from otel_sessions.backend.records import Encoding, Signal
+from otel_sessions.backend.redact_patterns import (
+    ATTRIBUTE,
+    SECRET_NAMES,
+    Pattern,
+    is_secret_name,
+    kinds_of,
+    loosened,
+    marker,
+)
+
+__all__ = ["Redacted", "Redactor"]
+
+_IDS: Final = frozenset(
+    ("trace_id", "span_id", "parent_span_id", "traceId", "spanId", "parentSpanId", "profile_id", "profileId")
+)
+_BYTES: Final = frozenset(("bytesValue", "bytes_value"))
+_VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins the texts of JSON likewise
+_JSON_DEPTH: Final = 400
+_SIFTED_DEPTH: Final = 5  # request, resource, scope, record, attribute: those without a hit are passed over
+_DFA_BYTES: Final = 64 * 1024 * 1024  # upper bound; what is used is some hundred KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """A body without secrets, and how many of which kind were in it."""
+
+    body: bytes
+    counts: Mapping[str, int]
+
+
+class Redactor:
+    """The patterns of one backend, ready to be used from any thread."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self.kinds = kinds_of(patterns)
+        self._patterns = [_Compiled(pattern, pattern.regex) for pattern in patterns]
+        self._anywhere = [_Compiled(pattern, loosened(pattern.regex)) for pattern in patterns]
+        self._scanner = re2.Set.SearchSet(_options())
+        for pattern in patterns:
+            self._scanner.Add(loosened(pattern.regex))
+        self._scanner.Add(SECRET_NAMES + _VALUE_TAG.decode())
+        self._scanner.Compile()
+
+    def redact(self, signal: Signal, encoding: Encoding, body: bytes) -> Redacted:
+        """Return a request's body without secrets; one that can't be read is returned as it is."""
+        cleaning = _Cleaning(self)
+        if encoding is Encoding.JSON:
+            return cleaning.json_body(body)
+        return cleaning.protobuf_body(signal, body) if self.scan(body) else Redacted(body, {})
+
+    def text(self, text: str) -> str:
+        """Return a text without secrets."""
+        return _Cleaning(self).text(text)
+
+    def scan(self, data: bytes) -> list[int]:
+        """Return the patterns that may match; that of secret names is one more than there are patterns."""
+        return self._scanner.Match(data) or []
+
+    def secrets(self, data: bytes) -> list[tuple[int, int, str]]:
+        """Return where secrets are, with their kinds: in order, what overlaps as one."""
+        found = [
+            secret
+            for number in self.scan(data)
+            if number < len(self._patterns)
+            for secret in self._patterns[number].secrets(data)
+        ]
+        return _merged(found)
+
+    def kind_within(self, data: bytes) -> str | None:
+        """Return the kind of a secret within encoded data of which only the length is known; else None."""
+        for number in self.scan(data):
+            if number == len(self._patterns):
+                return ATTRIBUTE
+            for _, _, kind in self._anywhere[number].secrets(data):
+                return kind
+        return None
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = _DFA_BYTES
+    options.log_errors = False
+    return options
+
+
+class _Compiled:
+    """One pattern with its group."""
+
+    def __init__(self, pattern: Pattern, regex: str) -> None:
+        self._pattern = pattern
+        self._regex = re2.compile(regex.encode(), _options())
+        self._group = self._regex.groupindex.get(b"secret", 0)
+
+    def secrets(self, data: bytes) -> Iterator[tuple[int, int, str]]:
+        """Yield where it matches, and its check agrees."""
+        at = 0
+        while (match := self._regex.search(data, at)) is not None:
+            start, end = match.span(self._group)
+            at = max(end, match.start() + 1)
+            if end > start and self._agrees(data[match.start() : start], data[start:end]):
+                yield start, end, self._pattern.kind
+
+    def _agrees(self, before: bytes, secret: bytes) -> bool:
+        check = self._pattern.check
+        return check is None or check(before.decode(errors="replace"), secret.decode(errors="replace"))
+
+
+def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    merged: list[tuple[int, int, str]] = []
+    for start, end, kind in sorted(found, key=lambda one: (one[0], -one[1])):
+        if merged and start < merged[-1][1]:
+            begun, until, first = merged[-1]
+            merged[-1] = (begun, max(until, end), first)
+        else:
+            merged.append((start, end, kind))
+    return merged
+
+
+class _Cleaning:
+    """One pass over one body, with its counts."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._counts: Counter[str] = Counter()
+
+    # --- texts ------------------------------------------------------------------------------------
+
+    def text(self, text: str) -> str:
+        """Return a text without its secrets."""
+        data = text.encode("utf-8", "surrogatepass")
+        clean = self.data(data)
+        return text if clean is data else clean.decode("utf-8", "surrogatepass")
+
+    def data(self, data: bytes) -> bytes:
+        """Return bytes without the secrets in them; the same object where there are none."""
+        secrets = self._redactor.secrets(data)
+        if not secrets:
+            return data
+        parts: list[bytes] = []
+        at = 0
+        for start, end, kind in secrets:
+            parts += (data[at:start], marker(kind).encode())
+            at = end
+            self._counts[kind] += 1
+        return b"".join((*parts, data[at:]))
+
+    # --- protobuf ---------------------------------------------------------------------------------
+
+    def protobuf_body(self, signal: Signal, body: bytes) -> Redacted:
+        """Clean a request that has a hit somewhere."""
+        try:
+            message = parse(signal, Encoding.PROTOBUF, body)
+        except DecodeError:
+            return Redacted(body, {})  # it will be refused
+        self._message(message, 0)
+        return Redacted(message.SerializeToString(), self._counts) if self._counts else Redacted(body, {})
+
+    def _message(self, message: Message, depth: int) -> None:
+        if depth <= _SIFTED_DEPTH and not self._redactor.scan(message.SerializeToString()):
+            return
+        if isinstance(message, KeyValue) and is_secret_name(message.key):
+            self._hide(message.value)
+        for field, value in message.ListFields():
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                for one in value if field.is_repeated else (value,):
+                    self._message(one, depth + 1)
+            elif field.type in _CLEANERS and field.name not in _IDS:
+                self._scalar(message, field, value)
+        self._unknown(message)
+
+    def _scalar(self, message: Message, field: FieldDescriptor, value: Any) -> None:
+        clean = _CLEANERS[field.type]
+        if field.is_repeated:
+            for place, one in enumerate(value):
+                value[place] = clean(self, one)
+        else:
+            cleaned = clean(self, value)
+            if cleaned is not value:
+                setattr(message, field.name, cleaned)
+
+    def _hide(self, value: AnyValue) -> None:
+        """Replace the value of an attribute that is named as a secret."""
+        kind = value.WhichOneof("value")
+        if kind in _TELLS_NOTHING or not _is_filled(value, kind) or value.string_value == _HIDDEN:
+            return
+        if kind == "array_value":
+            value.array_value.CopyFrom(ArrayValue(values=[AnyValue(string_value=_HIDDEN)]))
+        else:
+            value.string_value = _HIDDEN
+        self._counts[ATTRIBUTE] += 1
+
+    def _unknown(self, message: Message) -> None:
+        """Drop what this protocol does not know of a message where a secret is in it."""
+        for data in _payloads(UnknownFieldSet(message)):
+            kind = self._redactor.kind_within(data)
+            if kind is not None:
+                message.DiscardUnknownFields()
+                self._counts[kind] += 1
+                return
+
+    # --- JSON -------------------------------------------------------------------------------------
+
+    def json_body(self, body: bytes) -> Redacted:
+        """Clean a request in JSON; scanned as text, for escapes hide what is in it."""
+        try:
+            value = loads(body, depth=_JSON_DEPTH)
+        except ValueError:
+            return Redacted(body, {})  # it will be refused
+        if not self._redactor.scan(_VALUE_TAG.join((*_texts(value), b""))):
+            return Redacted(body, {})
+        clean = self._json(value)
+        if not self._counts:
+            return Redacted(body, {})
+        return Redacted(json.dumps(clean, ensure_ascii=False).encode(), self._counts)
+
+    def _json(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._json(item) for item in value]
+        if isinstance(value, dict):
+            return self._json_object(value)
+        return value
+
+    def _json_object(self, value: dict[str, Any]) -> dict[str, Any]:
+        name = value.get("key")
+        if isinstance(name, str) and isinstance(value.get("value"), dict) and is_secret_name(name):
+            value = {**value, "value": self._json_hidden(value["value"])}
+        return {self.text(key): self._json_field(key, item) for key, item in value.items()}
+
+    def _json_field(self, key: str, item: Any) -> Any:
+        if key in _IDS:
+            return item
+        if key in _BYTES and (data := _bytes_of(item)) is not None:
+            clean = self.data(data)
+            return item if clean is data else base64.b64encode(clean).decode()
+        return self._json(item)
+
+    def _json_hidden(self, value: dict[str, Any]) -> dict[str, Any]:
+        hidden: dict[str, Any] = {"stringValue": _HIDDEN}
+        if not _is_filled_json(value) or value == hidden:
+            return value
+        self._counts[ATTRIBUTE] += 1
+        return {"arrayValue": {"values": [hidden]}} if _ARRAYS & value.keys() else hidden
+
+
+_HIDDEN: Final = marker(ATTRIBUTE)
+_TELLS_NOTHING: Final = (None, "bool_value")
+_JSON_TELLS_NOTHING: Final = frozenset(("boolValue", "bool_value"))
+_ARRAYS: Final = frozenset(("arrayValue", "array_value"))
+_CLEANERS: Final[Mapping[int, Callable[[_Cleaning, Any], Any]]] = {
+    FieldDescriptor.TYPE_STRING: _Cleaning.text,
+    FieldDescriptor.TYPE_BYTES: _Cleaning.data,
+}
+
+
+def _is_filled(value: AnyValue, kind: str | None) -> bool:
+    """Tell whether there is anything to hide: no text, no bytes, no items are no secret."""
+    if kind in ("array_value", "kvlist_value"):
+        return bool(getattr(value, kind).values)
+    return bool(value.string_value or value.bytes_value or kind in ("int_value", "double_value"))
+
+
+def _is_filled_json(value: dict[str, Any]) -> bool:
+    filled = {name for name, item in value.items() if item not in ("", None, {}, [], {"values": []})}
+    return bool(filled - _JSON_TELLS_NOTHING)
+
+
+def _payloads(fields: UnknownFieldSet) -> Iterator[bytes]:
+    """Iterate over all data in fields of which nothing but the number is known."""
+    for field in fields:
+        if isinstance(field.data, bytes):
+            yield field.data
+        elif isinstance(field.data, UnknownFieldSet):
+            yield from _payloads(field.data)
+
+
+def _texts(value: Any) -> Iterator[bytes]:
+    """Iterate over everything in JSON that may bear a secret, as bytes."""
+    if isinstance(value, str):
+        yield value.encode()
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key.encode()
+            yield _bytes_of(item) or b"" if key in _BYTES else b""
+            yield from _texts(item)
+
+
+def _bytes_of(item: Any) -> bytes | None:
+    """Read base64 as OTLP's JSON has it for bytes; None for anything else."""
+    try:
+        return base64.b64decode(item, altchars=b"-_" if "-" in item or "_" in item else None)
+    except (binascii.Error, TypeError, ValueError):
+        return None
