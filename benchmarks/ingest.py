@@ -222,9 +222,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
 def _told(way: Way, taken: Mapping[str, Sample]) -> dict[str, Any]:
     print(f"\n{way}")
-    print(
-        f"{'':28} {'spans/s':>8} {'CPU us':>7} {'p50 ms':>7} {'p99 ms':>7} {'RSS MiB':>8} {'B/span':>7}   of sink"
-    )
+    print(f"{'':28}  spans/s  CPU us  p50 ms  p99 ms  RSS MiB  B/span   of sink")
     sink = taken["bare sink"]
     for program, one in taken.items():
         rate = one.spans_per_second / sink.spans_per_second

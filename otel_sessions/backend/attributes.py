@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -167,7 +166,8 @@ def _json(text: Any) -> Any:
 
 
 def _is_present(value: AnyValue) -> bool | None:
-    return True if value.ByteSize() > len(b"\n\0") else None  # an empty text takes two bytes
+    # A text is the usual case, and asking for its size would encode it; an empty one takes two bytes.
+    return True if value.string_value or value.ByteSize() > len(b"\n\0") else None
 
 
 def _is_said(value: AnyValue) -> bool | None:
@@ -190,9 +190,21 @@ def _reader(convert: Callable[[Any], Any], path: str) -> Reader:
         return _path_reader(convert, path.split("."))
     if convert is _as_text:
         return lambda value: value.string_value or _as_text(plain(value))
+    if convert is _as_id:
+        return _read_id
     if convert is _as_count:
-        return lambda value: value.int_value if value.int_value > 0 else _as_count(plain(value))
+        return _read_count
     return lambda value: convert(value.string_value or plain(value))
+
+
+def _read_id(value: AnyValue) -> str | None:
+    text = value.string_value
+    return _as_id(plain(value)) if not text or text.strip() in ABSENT else text
+
+
+def _read_count(value: AnyValue) -> int | None:
+    number = value.int_value
+    return number if number > 0 else _as_count(plain(value))
 
 
 def _path_reader(convert: Callable[[Any], Any], path: list[str]) -> Reader:
@@ -282,16 +294,14 @@ _RESOURCE: Final = entries("")
 # --- One pass over the attributes --------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Slots:
+class Slots(NamedTuple):
     """What the attributes of one record fill: by slot the value, and the rank of the key it came from."""
 
-    values: dict[str, Any] = field(default_factory=dict[str, Any])
-    ranks: dict[str, int] = field(default_factory=dict[str, int])
+    values: dict[str, Any]
+    ranks: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What a resource says of everything below it."""
 
     service: str
@@ -310,20 +320,23 @@ class Usage(NamedTuple):
 
 def fill(attributes: Iterable[KeyValue], table: Mapping[str, tuple[Entry, ...]]) -> Slots:
     """Read from attributes what fills a slot; the first usable value in order of precedence wins."""
-    slots = Slots()
-    values, ranks = slots.values, slots.ranks
+    values: dict[str, Any] = {}
+    ranks: dict[str, int] = {}
+    known, rank_of = table.get, ranks.get
     for attribute in attributes:
-        found = table.get(attribute.key)
-        if found is not None:
-            for slot, rank, read in found:
-                if rank < ranks.get(slot, _UNRANKED):
-                    value = read(attribute.value)
-                    if value is not None:
-                        if value.__class__ is str and len(value) > MAX_WORD:
-                            value = identity(value) if slot in _IDENTITIES else word(value)
-                        values[slot] = value
-                        ranks[slot] = rank
-    return slots
+        found = known(attribute.key)
+        if found is None:
+            continue
+        value = attribute.value
+        for slot, rank, read in found:
+            if rank < rank_of(slot, _UNRANKED):
+                said = read(value)
+                if said is not None:
+                    if said.__class__ is str and len(said) > MAX_WORD:
+                        said = identity(said) if slot in _IDENTITIES else word(said)
+                    values[slot] = said
+                    ranks[slot] = rank
+    return Slots(values, ranks)
 
 
 def source_of(resource: Resource) -> Source:

@@ -6,7 +6,7 @@ It knows all at once, so it needs no order, no increments and no database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from otel_sessions.backend.records import Flag, Gauge, LogRecord, Request, SessionHint, SpanRecord
@@ -124,7 +124,7 @@ def _session(key: str, world: _World, alias: Any, gauges: Sequence[Gauge]) -> di
         if spans
         else max((log.time for log in logs), default=None),
         "missing_spans": _missing(key, spans, world, gauges),
-        "rows": {replace(span, ordinal=0, size=0, hint=None) for span in spans},
+        "rows": {span._replace(ordinal=0, size=0, hint=None) for span in spans},
         "logs": len(logs),
     }  # fmt: skip
 

@@ -96,7 +96,7 @@ def logs(draw: st.DrawFn) -> LogRecord:
         input_tokens=draw(counts),
         turn=draw(st.booleans()),
     )
-    return replace(log, digest=repr(log).encode())
+    return log._replace(digest=repr(log).encode())
 
 
 def _body(count: int) -> bytes:
@@ -118,8 +118,8 @@ def requests(draw: st.DrawFn) -> list[Request]:
                 encoding=Encoding.PROTOBUF,
                 body=_body(len(of_spans) + len(of_logs)),
                 received_at=0,
-                spans=tuple(replace(s, ordinal=no, size=next(sizes)) for no, s in enumerate(of_spans)),
-                logs=tuple(replace(log, ordinal=no) for no, log in enumerate(of_logs, len(of_spans))),
+                spans=tuple(s._replace(ordinal=no, size=next(sizes)) for no, s in enumerate(of_spans)),
+                logs=tuple(log._replace(ordinal=no) for no, log in enumerate(of_logs, len(of_spans))),
             )
         )
     return drawn

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from otel_sessions.backend.records import Flag, LogRecord, SpanRecord
@@ -140,4 +139,4 @@ def _rank(span: SpanRecord, session: int) -> tuple[Any, ...]:
 def _content(span: SpanRecord) -> str:
     """Tell two copies apart that are of equal rank, by what their index rows say."""
     flags = int(span.flags) & PUBLIC_FLAGS
-    return repr(replace(span, ordinal=0, hint=None, flags=flags, cost=nano(span.cost)))
+    return repr(span._replace(ordinal=0, hint=None, flags=flags, cost=nano(span.cost)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from otel_sessions.backend.records import CATEGORIES, LogRecord, Position, SpanRecord, SpanRow
@@ -78,47 +77,25 @@ def position_of(row_id: int) -> Position:
 
 def span_row(span: SpanRecord, row_id: int, session: int, revision: int, no: Numbers) -> tuple[Any, ...]:
     """Return the row of a span, in the order of SPAN_COLUMNS."""
-    start, end = span.start, span.end
-    flags = span.flags & PUBLIC_FLAGS
-    if span.hint is not None:
+    (  # all at once: one by one they cost as much as all the rest here
+        trace_id, span_id, parent_id, name, kind, start, end, status, category, _, size, flags,
+        service, hint, session_name, title, user, conversation,
+        task, task_name, task_parent, task_state, agent, model, provider, tool,
+        input_tokens, output_tokens, cached_tokens, cost, turn, outcome, failure,
+    ) = span  # fmt: skip
+    flags &= PUBLIC_FLAGS
+    if hint is not None:
         flags |= OWN
-    if span.turn:
+    if turn:
         flags |= TURN
+    duration = None if end is None else end - start
     return (
-        row_id,
-        session,
-        revision,
-        span.trace_id,
-        span.span_id,
-        span.parent_id,
-        no[span.name],
-        span.kind,
-        _CATEGORY_NO[span.category],
-        start,
-        None if end is None else end - start,
-        span.status,
-        flags,
-        span.size,
-        no[span.service or None],
-        no[span.task_id],
-        no[span.task_name],
-        no[span.task_parent_id],
-        no[span.task_state],
-        no[span.agent],
-        no[span.model],
-        no[span.tool],
-        span.input_tokens,
-        span.output_tokens,
-        span.cached_tokens,
-        nano(span.cost),
-        no[span.user_id],
-        no[span.conversation_id],
-        no[span.session_name],
-        no[span.title],
-        no[span.outcome],
-        no[span.failure],
-        no[span.provider],
-    )
+        row_id, session, revision, trace_id, span_id, parent_id, no[name], kind, _CATEGORY_NO[category],
+        start, duration, status, flags, size, no[service or None],
+        no[task], no[task_name], no[task_parent], no[task_state],
+        no[agent], no[model], no[tool], input_tokens, output_tokens, cached_tokens, nano(cost),
+        no[user], no[conversation], no[session_name], no[title], no[outcome], no[failure], no[provider],
+    )  # fmt: skip
 
 
 def span_record(row: Sequence[Any], word: Word) -> SpanRecord:
@@ -285,7 +262,7 @@ def bounded(record: RecordT) -> RecordT:
         changes["end"] = None if record.end is None else min(record.end, _MAX_TIME)
     else:
         changes["time"] = min(record.time, _MAX_TIME)
-    return replace(record, **changes)
+    return record._replace(**changes)
 
 
 def _is_count(value: int | None) -> bool:
