@@ -90,19 +90,20 @@ def start_session(
         resume=resume,
         nested=nested,
     )
-    if _in_ipython():
+    if _ipython() is not None:
         return start_solo(made)
     begin(made)
     return made
 
 
 class _Solo:
-    """The session that only another start ends: there is no block to leave."""
+    """The session that only another start ends: there is no block to leave. `shell` is the one it runs in."""
 
-    __slots__ = ("session",)
+    __slots__ = ("session", "shell")
 
     def __init__(self) -> None:
         self.session: Session | None = None
+        self.shell: object = None
 
 
 _solo: Final = _Solo()
@@ -117,7 +118,23 @@ def start_solo(made: Session) -> Session:
             root.end(ENDINGS["superseded"])
             _context.leave(scope)
     begin(made)
+    with guard("IPython"):
+        _outlive_cells(_ipython())
     return made
+
+
+def _outlive_cells(shell: Any) -> None:
+    """Have the session current in each cell: one that awaits runs in a context that is gone with it."""
+    if shell is not None and _solo.shell is not shell:
+        shell.events.register("pre_run_cell", _begin_cell)
+        _solo.shell = shell
+
+
+def _begin_cell(_info: object) -> None:
+    session = _solo.session
+    scope = None if session is None else scope_of(session)
+    if scope is not None and not scope.free and not scope.left and _context.current_scope() is None:
+        _context.enter(scope)
 
 
 def current_session() -> Session | None:
@@ -139,8 +156,9 @@ def end_session(
     return here.end(outcome, reason=reason, message=message)
 
 
-def _in_ipython() -> bool:
+def _ipython() -> Any:
+    """Return the shell of IPython, or None where there is none."""
     ipython = sys.modules.get("IPython")
     with guard("IPython"):
-        return ipython is not None and ipython.get_ipython() is not None
-    return False
+        return None if ipython is None else ipython.get_ipython()
+    return None

@@ -729,7 +729,8 @@ def test_in_ipython_a_new_start_supersedes_the_one_before(
     from otel_sessions.sdk import _start
 
     monkeypatch.setattr(_start, "_solo", _start._Solo())
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    shell = SimpleNamespace(events=SimpleNamespace(register=lambda *_: None))
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     first = otel_sessions.start_session("first")
     second = otel_sessions.start_session("second")
     assert (first.end_reason, first.outcome) == ("superseded", None)
