@@ -31,9 +31,9 @@ from otel_sessions.backend.live import Live
 from otel_sessions.backend.receiver import grpc as grpc_receiver
 from otel_sessions.backend.receiver import http as http_receiver
 from otel_sessions.backend.records import SessionRecord
+from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
-from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.store.base import SessionQuery, Store
 from otel_sessions.backend.store.sqlite import SqliteStore
 from otel_sessions.backend.upkeep import Upkeep

@@ -78,6 +78,9 @@ class Settings:
     token: str | None = None
     host_names: tuple[str, ...] = ()  # further names under which the page may be opened
     retention: Retention = KEEP_ALL
+    redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
+    max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
+    otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
 
 
 def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -95,12 +98,12 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         token=_token(*read("token", "")),
         host_names=_names(read("host_name", "")[0]),
         retention=_retention(*read("retention", "none")),
+        redaction=_redaction(read),
+        max_body=_max_body(*read("max_body", DEFAULT_MAX_BODY)),
+        otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     )
     _check_reach(settings)
     return settings
-    redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
-    max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
-    otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
 
 
 class _Reader:
@@ -118,9 +121,6 @@ class _Reader:
 
 
 def _address(value: str, source: str) -> Address:
-        redaction=_redaction(read),
-        max_body=_max_body(*read("max_body", DEFAULT_MAX_BODY)),
-        otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     host, colon, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= len(str(PORT_MAX)) else -1
@@ -148,26 +148,6 @@ def _retention(value: str, source: str) -> Retention:
         return parse_retention(value)
     except ValueError as error:
         raise ConfigurationError(f"{source}={value} is not a retention; {error}.") from error
-
-
-def _token(value: str, source: str) -> str | None:
-    if not value:
-        return None
-    if len(value) < TOKEN_MIN or not value.isascii() or not value.isprintable() or " " in value:
-        raise ConfigurationError(
-            f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters "
-            'without spaces, as made by: python -c "import secrets; print(secrets.token_urlsafe())"'
-        )
-    return value
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(name for part in value.split(",") if (name := part.strip().rstrip(".").lower()))
-
-
-def _check_store(value: str, source: str) -> None:
-    if value != "sqlite":
-        raise ConfigurationError(f"{source}={value} is not a store that this version knows; write sqlite.")
 
 
 def _max_body(value: str, source: str) -> int:
@@ -212,6 +192,26 @@ def _lines_of(file: str, source: str) -> list[str]:
         return Path(file).expanduser().read_text("utf-8").splitlines() if file else []
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{source}={file} can't be read: {error}.") from error
+
+
+def _token(value: str, source: str) -> str | None:
+    if not value:
+        return None
+    if len(value) < TOKEN_MIN or not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigurationError(
+            f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters "
+            'without spaces, as made by: python -c "import secrets; print(secrets.token_urlsafe())"'
+        )
+    return value
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name for part in value.split(",") if (name := part.strip().rstrip(".").lower()))
+
+
+def _check_store(value: str, source: str) -> None:
+    if value != "sqlite":
+        raise ConfigurationError(f"{source}={value} is not a store that this version knows; write sqlite.")
 
 
 def _check_reach(settings: Settings) -> None:
