@@ -214,11 +214,10 @@ class Request:
     logs: tuple[LogRecord, ...] = ()
     events: tuple[RunEvent, ...] = ()
     metrics: Mapping[str, int] = field(default_factory=dict[str, int])  # data points by metric name
-    redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
-    redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
     rejected: int = 0  # spans, records or points that can't be stored (no valid id); the rest is kept
     message: str = ""  # why, for partial_success
     keep: bool = True
+    redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
 
 
 @dataclass(frozen=True, slots=True)

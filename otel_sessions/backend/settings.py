@@ -11,7 +11,6 @@ from typing import Final
 
 from platformdirs import user_data_path
 
-from otel_sessions.backend.origins import LOOPBACK_ORIGINS, Origins, parse_origins
 from otel_sessions.backend.redact_own import patterns_with
 from otel_sessions.backend.redact_patterns import Pattern
 from otel_sessions.backend.retention import KEEP_ALL, Retention, parse_retention
@@ -31,8 +30,6 @@ ENVIRONMENT: Final = {
     "redact": "OTEL_SESSIONS_REDACT",
     "redact_pattern": "OTEL_SESSIONS_REDACT_PATTERN",
     "redact_file": "OTEL_SESSIONS_REDACT_FILE",
-    "max_body": "OTEL_SESSIONS_MAX_BODY",
-    "otlp_origins": "OTEL_SESSIONS_OTLP_ORIGINS",
 }
 """Setting -> the environment variable that gives it where the command line does not."""
 
@@ -79,8 +76,6 @@ class Settings:
     host_names: tuple[str, ...] = ()  # further names under which the page may be opened
     retention: Retention = KEEP_ALL
     redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
-    max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
-    otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
 
 
 def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -99,8 +94,6 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         host_names=_names(read("host_name", "")[0]),
         retention=_retention(*read("retention", "none")),
         redaction=_redaction(read),
-        max_body=_max_body(*read("max_body", DEFAULT_MAX_BODY)),
-        otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     )
     _check_reach(settings)
     return settings
@@ -148,23 +141,6 @@ def _retention(value: str, source: str) -> Retention:
         return parse_retention(value)
     except ValueError as error:
         raise ConfigurationError(f"{source}={value} is not a retention; {error}.") from error
-
-
-def _max_body(value: str, source: str) -> int:
-    match = _SIZE.fullmatch(value.lower())
-    size = int(match[1]) * _SIZES.get(match[2], 0) if match else 0
-    if size not in _MAX_BODY_RANGE:
-        raise ConfigurationError(
-            f"{source}={value} is not a usable size; write 64KiB to 1GiB, as in 20MB or 64MiB."
-        )
-    return size
-
-
-def _origins(value: str, source: str) -> Origins:
-    try:
-        return parse_origins(value)
-    except ValueError as error:
-        raise ConfigurationError(f"{source}={value} names no origins; {error}.") from error
 
 
 def _redaction(read: _Reader) -> tuple[Pattern, ...]:

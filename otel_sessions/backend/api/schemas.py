@@ -412,11 +412,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         stream=_counts("the live view"),
         metrics_seen=_counts("data points by name of the metric; they are not stored"),
+        redacted=_counts("secrets replaced in what was stored, by kind; empty where redaction is off"),
     ),
     "Problem": {
         "type": "object",
         "description": "Why a request failed (RFC 9457)",
-        redacted=_counts("secrets replaced in what was stored, by kind; empty where redaction is off"),
         "properties": {
             "type": _text(),
             "title": _text(),
