@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import signal
 from collections.abc import AsyncGenerator, Callable, Generator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,8 @@ from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.receiver import grpc as grpc_receiver
 from otel_sessions.backend.receiver import http as http_receiver
+from otel_sessions.backend.receiver.inflate import Inflating
+from otel_sessions.backend.receiver.manners import manners_middleware
 from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.services import Services, Tally
@@ -90,18 +92,21 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         stack.push_async_callback(ingest.stop)
         tallies = {"http": Tally(), "grpc": Tally()}
         services = Services(settings, clock, store, live, ingest, clock.wall(), tallies)
-        server, grpc_address = await grpc_receiver.start(services, settings.grpc)
+        inflate_threads = stack.enter_context(ThreadPoolExecutor(INFLATE_THREADS, "otel-sessions-inflate"))
+        inflating = Inflating(inflate_threads, settings.max_body)
+        server, grpc_address = await grpc_receiver.start(services, settings.grpc, inflating)
         stack.push_async_callback(server.stop, GRACE_SECONDS)
-        http_address = await _start_http(services, stack)
+        http_address = await _start_http(services, inflating, stack)
         upkeep = asyncio.create_task(Upkeep(settings, store, live, ingest, clock).run(), name="upkeep")
         stack.push_async_callback(_end, upkeep)
         stack.callback(live.close)  # first of all: a stream never ends by itself
         yield Listening(http_address, grpc_address, settings.data), writer
 
 
-def application(services: Services, inflating: Executor) -> web.Application:
+def application(services: Services, inflating: Inflating) -> web.Application:
     """Assemble everything that is reached over HTTP."""
     middlewares = [
+        manners_middleware(services.settings.otlp_origins),
         problem_middleware,
         error_page_middleware,
         guard_middleware(services.settings.host_names),
@@ -117,9 +122,8 @@ def application(services: Services, inflating: Executor) -> web.Application:
     return app
 
 
-async def _start_http(services: Services, stack: contextlib.AsyncExitStack) -> Address:
+async def _start_http(services: Services, inflating: Inflating, stack: contextlib.AsyncExitStack) -> Address:
     address = services.settings.http
-    inflating = stack.enter_context(ThreadPoolExecutor(INFLATE_THREADS, "otel-sessions-inflate"))
     runner = web.AppRunner(
         application(services, inflating),
         access_log=None,

@@ -7,6 +7,7 @@ word (a trace id becomes 24 bytes). So ids are turned into base64 before it, and
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
@@ -71,7 +72,7 @@ def parse(kind: type[MessageT], body: bytes) -> MessageT:
     An id that is no hex becomes empty, so that its record alone is rejected. Raises ValueError.
     """
     try:
-        data = loads(body, depth=_MAX_DEPTH)
+        data = loads(body.removeprefix(codecs.BOM_UTF8), depth=_MAX_DEPTH)
         if not isinstance(data, dict):
             raise TypeError("the body is no JSON object")  # noqa: TRY301 - told as any other fault of the body
         for record in _records(data):

@@ -11,12 +11,13 @@ from typing import Final
 
 from platformdirs import user_data_path
 
+from otel_sessions.backend.origins import LOOPBACK_ORIGINS, Origins, parse_origins
 from otel_sessions.backend.redact_own import patterns_with
 from otel_sessions.backend.redact_patterns import Pattern
 from otel_sessions.backend.retention import KEEP_ALL, Retention, parse_retention
 from otel_sessions.errors import ConfigurationError
 
-__all__ = ["ENVIRONMENT", "Address", "Settings", "read_settings"]
+__all__ = ["ENVIRONMENT", "MAX_BODY_BYTES", "Address", "Settings", "read_settings"]
 
 ENVIRONMENT: Final = {
     "grpc": "OTEL_SESSIONS_GRPC",
@@ -30,14 +31,25 @@ ENVIRONMENT: Final = {
     "redact": "OTEL_SESSIONS_REDACT",
     "redact_pattern": "OTEL_SESSIONS_REDACT_PATTERN",
     "redact_file": "OTEL_SESSIONS_REDACT_FILE",
+    "max_body": "OTEL_SESSIONS_MAX_BODY",
+    "otlp_origins": "OTEL_SESSIONS_OTLP_ORIGINS",
 }
 """Setting -> the environment variable that gives it where the command line does not."""
 
 DEFAULT_GRPC: Final = "127.0.0.1:4317"
 DEFAULT_HTTP: Final = "127.0.0.1:4318"
 DEFAULT_IDLE_AFTER: Final = "300"
+DEFAULT_MAX_BODY: Final = "64MiB"
+DEFAULT_OTLP_ORIGINS: Final = "loopback"
 PORT_MAX: Final = 65535
 TOKEN_MIN: Final = 8  # shorter ones can be guessed at the speed of a local network
+
+MAX_BODY_BYTES: Final = 64 * 1024 * 1024
+"""Greatest request, as sent and inflated, where nothing else is asked for: the default of OTLP 1.11."""
+
+_BODY_RANGE: Final = range(64 * 1024, 2**30 + 1)  # gRPC counts in 31 bits
+_BODY_UNITS: Final = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(r"(\d+) ?([a-z]*)")
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
@@ -76,6 +88,8 @@ class Settings:
     host_names: tuple[str, ...] = ()  # further names under which the page may be opened
     retention: Retention = KEEP_ALL
     redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
+    max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
+    otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
 
 
 def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
@@ -94,6 +108,8 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         host_names=_names(read("host_name", "")[0]),
         retention=_retention(*read("retention", "none")),
         redaction=_redaction(read),
+        max_body=_max_body(*read("max_body", DEFAULT_MAX_BODY)),
+        otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     )
     _check_reach(settings)
     return settings
@@ -141,6 +157,23 @@ def _retention(value: str, source: str) -> Retention:
         return parse_retention(value)
     except ValueError as error:
         raise ConfigurationError(f"{source}={value} is not a retention; {error}.") from error
+
+
+def _max_body(value: str, source: str) -> int:
+    match = _SIZE.fullmatch(value.lower())
+    size = int(match[1]) * _BODY_UNITS.get(match[2], 0) if match else 0
+    if size not in _BODY_RANGE:
+        raise ConfigurationError(
+            f"{source}={value} is not a usable size; write 64KiB to 1GiB, as in 20MB or 64MiB."
+        )
+    return size
+
+
+def _origins(value: str, source: str) -> Origins:
+    try:
+        return parse_origins(value)
+    except ValueError as error:
+        raise ConfigurationError(f"{source}={value} names no origins; {error}.") from error
 
 
 def _redaction(read: _Reader) -> tuple[Pattern, ...]:

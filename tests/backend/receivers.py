@@ -7,16 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from doubles import SECOND, MemoryStore
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from otel_sessions.backend.access import access_middleware
 from otel_sessions.backend.clock import system_clock
 from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.receiver import grpc as grpc_receiver
 from otel_sessions.backend.receiver import http as http_receiver
+from otel_sessions.backend.receiver.inflate import Inflating
+from otel_sessions.backend.receiver.manners import manners_middleware
 from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
 
@@ -35,19 +39,23 @@ class Receiving:
 
 @asynccontextmanager
 async def receiving(
-    store: MemoryStore, *, queue_bytes: int = 1 << 30, token: str | None = None
+    store: MemoryStore, *, queue_bytes: int = 1 << 30, token: str | None = None, **options: Any
 ) -> AsyncIterator[Receiving]:
-    """Run both receivers."""
+    """Run both receivers; `options` are further settings."""
     clock = system_clock()
     live = Live("boot", idle_after=SECOND)
     ingest = Ingest(store, live, clock, queue_bytes=queue_bytes)  # type: ignore[arg-type]
     await ingest.start()
-    settings = Settings(LOOPBACK, LOOPBACK, Path(), SECOND, token)
+    settings = Settings(LOOPBACK, LOOPBACK, Path(), SECOND, token, **options)
     tallies = {"http": Tally(), "grpc": Tally()}
     services = Services(settings, clock, store, live, ingest, 0, tallies)  # type: ignore[arg-type]
-    server, address = await grpc_receiver.start(services, LOOPBACK)
-    app = web.Application()
-    inflating = ThreadPoolExecutor(1)
+    threads = ThreadPoolExecutor(1)
+    inflating = Inflating(threads, settings.max_body)
+    server, address = await grpc_receiver.start(services, LOOPBACK, inflating)
+    middlewares = [manners_middleware(settings.otlp_origins)]
+    if token is not None:
+        middlewares.append(access_middleware(token, http_receiver.turned_away(services)))
+    app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
     runner = web.AppRunner(app, auto_decompress=False, access_log=None)
     await runner.setup()
@@ -57,8 +65,8 @@ async def receiving(
         yield Receiving(f"http://127.0.0.1:{port}", str(address), ingest, services)
     finally:
         await runner.cleanup()
-        inflating.shutdown()
         await server.stop(None)
+        threads.shutdown()
         await ingest.stop()
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from receivers import Receiving, receiving, traces
 
+from otel_sessions.backend.origins import parse_origins
 from otel_sessions.backend.receiver.answers import MAX_BODY_BYTES
 from otel_sessions.backend.receiver.inflate import MAX_MEMBERS
 from otel_sessions.errors import BackendError
@@ -65,13 +67,13 @@ class Client:
         return [span.name for batch in self.store.appended for one in batch for span in one.spans]
 
 
-def with_client(scenario: Callable[[Client], Awaitable[None]], **options: int) -> None:
+def with_client(scenario: Callable[[Client], Awaitable[None]], **options: Any) -> None:
     """Run a scenario against a receiver of its own."""
 
     async def main() -> None:
         store = MemoryStore()
         async with (
-            receiving(store, **options) as receiver,  # type: ignore[arg-type]
+            receiving(store, **options) as receiver,
             aiohttp.ClientSession(auto_decompress=False) as http,
         ):
             await scenario(Client(http, receiver, store))
@@ -315,7 +317,7 @@ def test_bodies_on_their_way_are_bounded_together(monkeypatch: pytest.MonkeyPatc
 def test_a_sender_that_stalls_gives_its_room_back(
     media: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two that stop in the middle of a body lock nobody out for ever: they get a 408 and the door."""
+    """Two that stop in the middle of a body lock nobody out for ever: they may come back."""
     monkeypatch.setattr("otel_sessions.backend.receiver.http.READING_BYTES", 1000)
     monkeypatch.setattr("otel_sessions.backend.receiver.http.STALLED_SECONDS", 0.1)
 
@@ -325,7 +327,8 @@ def test_a_sender_that_stalls_gives_its_room_back(
         head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {media[hdrs.CONTENT_TYPE]}\r\n"
         writer.write(head.encode() + b"Content-Length: 2000\r\n\r\n" + bytes(950))
         told = await reader.readuntil(b"\r\n\r\n")
-        assert told.split(b" ", 2)[1] == b"408"
+        assert told.split(b" ", 2)[1] == b"503"
+        assert b"retry-after: 1" in told.lower()
         assert f"content-type: {media[hdrs.CONTENT_TYPE]}".encode() in told.lower()
         assert b"connection: close" in told.lower()
         assert (await client.post(traces(size=900).SerializeToString(), PROTOBUF))[0] == 200
@@ -445,24 +448,38 @@ def test_broken_chunks_are_refused_and_the_next_request_is_taken() -> None:
     with_client(scenario)
 
 
-def test_pages_of_any_origin_may_send_telemetry() -> None:
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://app.example"])
+def test_pages_of_admitted_origins_may_send_telemetry(origin: str) -> None:
     """Browsers ask first, with the headers they want to send, and see the answer."""
 
     async def scenario(client: Client) -> None:
         asked = {
-            "Origin": "https://app.example",
+            "Origin": origin,
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "content-type,traceparent,authorization",
         }
         status, told, _ = await client.send("OPTIONS", "/v1/traces", asked)
-        assert (status, told["Access-Control-Allow-Origin"]) == (204, "*")
+        assert (status, told["Access-Control-Allow-Origin"]) == (204, origin)
         assert told["Access-Control-Allow-Headers"] == "content-type,traceparent,authorization"
         assert told["Access-Control-Allow-Methods"] == "POST"
-        headers = {**JSON, "Origin": "https://app.example"}
+        headers = {**JSON, "Origin": origin}
         status, told, _ = await client.post(json_traces("a"), headers)
-        assert (status, told["Access-Control-Allow-Origin"]) == (200, "*")
+        assert (status, told["Access-Control-Allow-Origin"]) == (200, origin)
         status, told, _ = await client.post(b"{", headers)
-        assert (status, told["Access-Control-Allow-Origin"]) == (400, "*")
+        assert (status, told["Access-Control-Allow-Origin"]) == (400, origin)
+        assert told["Access-Control-Expose-Headers"] == "Retry-After"
+
+    with_client(scenario, otlp_origins=parse_origins("loopback,https://app.example"))
+
+
+def test_pages_of_other_origins_may_not() -> None:
+    """Whatever page a user opens could write sessions here; browsers ask first, and are told no."""
+
+    async def scenario(client: Client) -> None:
+        asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        status, told, answer = await client.send("OPTIONS", "/v1/traces", asked)
+        assert (status, "Access-Control-Allow-Origin" in told) == (403, False)
+        assert b"--otlp-origins" in answer
 
     with_client(scenario)
 

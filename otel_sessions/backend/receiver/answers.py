@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
@@ -20,12 +20,19 @@ from otel_sessions.backend.decode import DecodeError
 from otel_sessions.backend.ingest import BackPressureError, NoSpaceError
 from otel_sessions.backend.receiver.inflate import BrokenBodyError, TooLargeError
 from otel_sessions.backend.records import Encoding, Request, Signal
+from otel_sessions.backend.settings import MAX_BODY_BYTES
 from otel_sessions.errors import BackendError
 
-__all__ = ["MAX_BODY_BYTES", "Refusal", "StalledError", "encode", "refusal_for", "status_of", "success"]
-
-MAX_BODY_BYTES: Final = 64 * 1024 * 1024
-"""Greatest request, as sent and inflated: the default of OTLP 1.11."""
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Refusal",
+    "StalledError",
+    "encode",
+    "refusal_for",
+    "status_of",
+    "success",
+    "too_large",
+]
 
 RETRY_SECONDS: Final = 1
 FULL_RETRY_SECONDS: Final = 5
@@ -33,7 +40,7 @@ FULL_RETRY_SECONDS: Final = 5
 
 
 class StalledError(Exception):
-    """The sender stopped in the middle of its body."""
+    """The sender stopped in the middle of its body, or goes on too slowly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +52,24 @@ class Refusal:
     grpc: int  # google.rpc.Code
     message: str
     retry_seconds: int | None = None
+    field: str = ""  # what is wrong with the request, where its data is
+
+
+def too_large(limit: int) -> TooLargeError:
+    """Say that a body is over the limit."""
+    return TooLargeError(f"the body is larger than {limit} bytes; send smaller batches")
 
 
 def refusal_for(error: Exception) -> Refusal:
     """Say what an error means to whoever sent the request; what is not foreseen is a fault of ours."""
     message = str(error)
     if isinstance(error, (DecodeError, BrokenBodyError)):
-        return Refusal("invalid", 400, Code.INVALID_ARGUMENT, message)
+        return Refusal("invalid", 400, Code.INVALID_ARGUMENT, message, field="body")
     if isinstance(error, TooLargeError):
         return Refusal("too_large", 413, Code.RESOURCE_EXHAUSTED, message)
     if isinstance(error, StalledError):
-        return Refusal("stalled", 408, Code.DEADLINE_EXCEEDED, message)
+        # Not 408: exporters that go by OTLP drop what that refuses, and a slow network passes.
+        return Refusal("stalled", 503, Code.UNAVAILABLE, message, RETRY_SECONDS)
     if isinstance(error, BackPressureError):
         return Refusal("busy", 429, Code.RESOURCE_EXHAUSTED, message, RETRY_SECONDS)
     if isinstance(error, BackendError):
@@ -70,12 +84,16 @@ def refusal_for(error: Exception) -> Refusal:
 
 
 def status_of(refusal: Refusal) -> Status:
-    """Return the refusal as google.rpc.Status, with RetryInfo where sending it again makes sense."""
+    """Return the refusal as google.rpc.Status.
+
+    With RetryInfo where sending it again makes sense, with BadRequest where the data is at fault.
+    """
     status = Status(code=refusal.grpc, message=refusal.message)
     if refusal.retry_seconds is not None:
-        detail = AnyMessage()
-        detail.Pack(RetryInfo(retry_delay=Duration(seconds=refusal.retry_seconds)))
-        status.details.append(detail)
+        status.details.append(_packed(RetryInfo(retry_delay=Duration(seconds=refusal.retry_seconds))))
+    if refusal.field:
+        violation = BadRequest.FieldViolation(field=refusal.field, description=refusal.message)
+        status.details.append(_packed(BadRequest(field_violations=[violation])))
     return status
 
 
@@ -94,6 +112,12 @@ def encode(message: Message, encoding: Encoding) -> bytes:
 
 
 _NOTHING: Final = {Encoding.PROTOBUF: b"", Encoding.JSON: b"{}"}
+
+
+def _packed(detail: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    return packed
 
 
 def _partial(request: Request) -> Message:

@@ -1,22 +1,27 @@
 """OTLP over gRPC: the Export methods of traces, logs and metrics, as handlers of raw bytes.
 
-grpc inflates, and keeps the limit before and after that; decoding is ours, the same as for HTTP. What can be
-sent again later says so by RetryInfo, without which exporters drop what RESOURCE_EXHAUSTED refuses.
+The methods are declared as streams of messages, of which each call sends one: so a call is looked at (its
+token, how much is on its way already) before its message is read into memory, which grpc else does first.
+Inflating and decoding are ours, the same as for HTTP; grpc's own inflating happens at once for every call,
+in no bounded number. What can be sent again later says so by RetryInfo, without which exporters drop what
+RESOURCE_EXHAUSTED refuses.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
 from otel_sessions.backend.access import metadata_bears
-from otel_sessions.backend.receiver.answers import MAX_BODY_BYTES, refusal_for, status_of, success
-from otel_sessions.backend.records import Encoding, Signal
+from otel_sessions.backend.receiver.answers import Refusal, refusal_for, status_of, success
+from otel_sessions.backend.receiver.inflate import BrokenBodyError, Inflating
+from otel_sessions.backend.receiver.turns import Turns
+from otel_sessions.backend.records import Encoding, Request, Signal
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.settings import Address
 from otel_sessions.errors import AddressError
@@ -31,25 +36,36 @@ SERVICES: Final = {
     "opentelemetry.proto.collector.metrics.v1.MetricsService": Signal.METRICS,
 }
 
+STREAMS: Final = 256
+"""Calls of one connection at once; clients keep further ones to themselves until one is answered."""
+
+IDLE_MS: Final = 10 * 60 * 1000
+"""How long a connection may lie idle; clients open another without a word to their user."""
+
 _OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_BODY_BYTES),
     ("grpc.so_reuseport", 0),  # else a second backend would silently share the port
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.per_message_decompression", 0),  # bodies come as they were sent
+    ("grpc.max_concurrent_streams", STREAMS),
+    ("grpc.max_connection_idle_ms", IDLE_MS),
 )
 _DETAILS: Final = "grpc-status-details-bin"
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
-async def start(services: Services, address: Address) -> tuple[grpc.aio.Server, Address]:
+async def start(
+    services: Services, address: Address, inflating: Inflating
+) -> tuple[grpc.aio.Server, Address]:
     """Start to listen; return the server and where it listens. Raises AddressError."""
-    server = grpc.aio.server(options=_OPTIONS)
-    receiver = _GrpcReceiver(services)
+    limit = ("grpc.max_receive_message_length", services.settings.max_body)
+    server = grpc.aio.server(options=(*_OPTIONS, limit))
+    receiver = _GrpcReceiver(services, inflating)
     server.add_generic_rpc_handlers(
         [
             grpc.method_handlers_generic_handler(
-                name, {"Export": grpc.unary_unary_rpc_method_handler(receiver.handler(signal))}
+                name, {"Export": grpc.stream_unary_rpc_method_handler(receiver.handler(signal))}
             )
             for name, signal in SERVICES.items()
         ]
@@ -66,41 +82,85 @@ async def start(services: Services, address: Address) -> tuple[grpc.aio.Server, 
 
 
 class _GrpcReceiver:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, inflating: Inflating) -> None:
         self._ingest = services.ingest
+        self._inflating = inflating
+        self._max_body = services.settings.max_body
         self._tally = services.receivers["grpc"]
         self._token = services.settings.token
+        self._turns = Turns()
 
-    def handler(self, signal: Signal) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+    def handler(self, signal: Signal) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
         """Make the Export method of one signal."""
 
-        async def export(message: bytes, context: _Context) -> bytes:
+        async def export(messages: AsyncIterator[bytes], context: _Context) -> bytes:
             if self._token is not None and not metadata_bears(context.invocation_metadata(), self._token):
                 self._tally.note(signal, "unauthenticated")
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "this backend asks for a token")
-            return await self._take(message, signal, context)
+                await _abort(_NO_TOKEN, context)
+            try:
+                stored = await self._accept(messages, signal)
+            except asyncio.CancelledError:
+                raise  # nobody is left to answer
+            except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a status
+                return await self._refuse(error, signal, context)
+            self._tally.note(signal, "partial" if stored.rejected else "stored")
+            return success(stored)
 
         return export
 
-    async def _take(self, message: bytes, signal: Signal, context: _Context) -> bytes:
+    async def _accept(self, messages: AsyncIterator[bytes], signal: Signal) -> Request:
+        async with self._turns.turn():
+            body = await self._inflated(await self._turns.read(_first(messages)))
+            storing = asyncio.ensure_future(self._ingest.accept(signal, Encoding.PROTOBUF, body))
+            await asyncio.sleep(0)  # it takes its room now, and the turn is free for another
+        return await storing
+
+    async def _inflated(self, message: bytes) -> bytes:
+        coding = _coding_of(message)
+        if coding is None:
+            return message
         try:
-            stored = await self._ingest.accept(signal, Encoding.PROTOBUF, message)
-        except asyncio.CancelledError:
-            raise  # nobody is left to answer
-        except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a status
-            return await self._refuse(error, signal, context)
-        self._tally.note(signal, "partial" if stored.rejected else "stored")
-        return success(stored)
+            return await self._inflating.inflate(message, coding)
+        except BrokenBodyError:
+            if coding == _GZIP:
+                raise
+            return message  # a field that is not known today may begin like that
 
     async def _refuse(self, error: Exception, signal: Signal, context: _Context) -> bytes:
         refusal = refusal_for(error)
         self._tally.note(signal, refusal.word)
-        code = _CODES[refusal.grpc]
-        if code is grpc.StatusCode.INTERNAL:
+        if refusal.grpc == grpc.StatusCode.INTERNAL.value[0]:
             logger.error("a request could not be handled", exc_info=error)
-        details = status_of(refusal).SerializeToString()
-        await context.abort(code, refusal.message, trailing_metadata=((_DETAILS, details),))
+        await _abort(refusal, context)
         raise AssertionError("abort always raises") from error
 
 
+_NO_TOKEN: Final = Refusal(
+    "unauthenticated", 401, grpc.StatusCode.UNAUTHENTICATED.value[0], "this backend asks for a token"
+)
 _CODES: Final[dict[int, Any]] = {code.value[0]: code for code in grpc.StatusCode}
+_GZIP: Final = "gzip"
+
+
+async def _abort(refusal: Refusal, context: _Context) -> None:
+    details = status_of(refusal).SerializeToString()
+    await context.abort(_CODES[refusal.grpc], refusal.message, trailing_metadata=((_DETAILS, details),))
+
+
+async def _first(messages: AsyncIterator[bytes]) -> bytes:
+    """Read the one message of a call. Raises BrokenBodyError where none comes."""
+    try:
+        return await messages.__anext__()
+    except StopAsyncIteration as error:
+        raise BrokenBodyError("the call sent no message") from error
+
+
+def _coding_of(message: bytes) -> str | None:
+    """Tell how a message is compressed, by how it begins; grpc keeps what its flag and header say to itself.
+
+    No message of protobuf begins like gzip. One that begins like zlib's deflate would have a field 15.
+    """
+    if message[:2] == b"\x1f\x8b":
+        return _GZIP
+    is_zlib = message[:1] == b"\x78" and int.from_bytes(message[:2], "big") % 31 == 0
+    return "deflate" if is_zlib else None

@@ -8,25 +8,18 @@ The answer goes out only when the request is stored.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import StreamReader, hdrs, web
 
 from otel_sessions.backend.ingest import Room
-from otel_sessions.backend.receiver.answers import (
-    MAX_BODY_BYTES,
-    Refusal,
-    StalledError,
-    encode,
-    refusal_for,
-    status_of,
-    success,
-)
-from otel_sessions.backend.receiver.inflate import CODINGS, BrokenBodyError, TooLargeError, inflate
+from otel_sessions.backend.receiver.answers import StalledError, refusal_for, success, too_large
+from otel_sessions.backend.receiver.inflate import CODINGS, BrokenBodyError, Inflating
+from otel_sessions.backend.receiver.manners import CONTENT_TYPES, encoding_of, refuse
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.services import Services
 
@@ -42,26 +35,15 @@ READING_BYTES: Final = 128 * 1024 * 1024
 STALLED_SECONDS: Final = 20.0
 """How long the next part of a body may take; whoever stops in the middle holds room that others need."""
 
-INLINE_BYTES: Final = 256 * 1024
-"""Bodies up to here are inflated in the event loop; what is or turns out greater goes to a thread."""
+SLOWEST_BYTES: Final = 8 * 1024
+"""Bytes a second that a body must bring on average after its first STALLED_SECONDS: a modem does. Slower ones
+hold their room for nothing, since exporters give up after ten seconds (OTEL_EXPORTER_OTLP_TIMEOUT)."""
 
-_MEDIA_TYPES: Final = {
-    "application/x-protobuf": Encoding.PROTOBUF,
-    "application/protobuf": Encoding.PROTOBUF,
-    "application/json": Encoding.JSON,
-}
-_CONTENT_TYPES: Final = {
-    Encoding.PROTOBUF: "application/x-protobuf",
-    Encoding.JSON: "application/json",
-}
-_PREFLIGHT_SECONDS: Final = "7200"
+_UTF8: Final = frozenset({"utf-8", "ascii"})
 
 
-def routes(services: Services, inflating: Executor) -> list[web.RouteDef]:
-    """Return the routes that receive telemetry; large bodies are inflated in the threads of `inflating`.
-
-    Those are not the loop's own threads, where slow reads of the API would hold telemetry up.
-    """
+def routes(services: Services, inflating: Inflating) -> list[web.RouteDef]:
+    """Return the routes that receive telemetry."""
     receiver = _HttpReceiver(services, inflating)
     return [web.route("*", path, receiver.handler(signal)) for path, signal in PATHS.items()]
 
@@ -78,9 +60,10 @@ def turned_away(services: Services) -> Callable[[str], None]:
 
 
 class _HttpReceiver:
-    def __init__(self, services: Services, inflating: Executor) -> None:
+    def __init__(self, services: Services, inflating: Inflating) -> None:
         self._ingest = services.ingest
         self._inflating = inflating
+        self._max_body = services.settings.max_body
         self._tally = services.receivers["http"]
         self._reading = Room(READING_BYTES)
 
@@ -88,27 +71,17 @@ class _HttpReceiver:
         """Make the handler of one signal's path."""
 
         async def handle(request: web.Request) -> web.Response:
-            response = await self._answer(request, signal)
-            if hdrs.ORIGIN in request.headers:
-                response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
-            return response
+            if request.method != hdrs.METH_POST:
+                self._tally.note(signal, "method")
+                raise web.HTTPMethodNotAllowed(request.method, ["POST"], text="Send telemetry with POST.")
+            encoding = encoding_of(request)
+            coding = _coding_of(request)
+            if encoding is None or coding is None or not _is_utf8(request, encoding):
+                self._tally.note(signal, "media_type")
+                raise web.HTTPUnsupportedMediaType(text=_UNSUPPORTED, headers=_ACCEPTED)
+            return await self._take(request, signal, encoding, coding)
 
         return handle
-
-    async def _answer(self, request: web.Request, signal: Signal) -> web.Response:
-        if request.method == hdrs.METH_OPTIONS:
-            return _preflight(request)
-        if request.method != hdrs.METH_POST:
-            self._tally.note(signal, "method")
-            return web.Response(status=405, text="Send telemetry with POST.\n", headers={hdrs.ALLOW: "POST"})
-        encoding = _MEDIA_TYPES.get(request.content_type)  # aiohttp strips parameters, lowers the case
-        coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() or "identity"
-        if encoding is None or (coding != "identity" and coding not in CODINGS):
-            self._tally.note(signal, "media_type")
-            return web.Response(
-                status=415, text=_UNSUPPORTED, headers={"Accept-Encoding": ", ".join(CODINGS)}
-            )
-        return await self._take(request, signal, encoding, coding)
 
     async def _take(
         self, request: web.Request, signal: Signal, encoding: Encoding, coding: str
@@ -119,86 +92,88 @@ class _HttpReceiver:
         except (ConnectionError, asyncio.CancelledError):
             raise  # nobody is left to answer
         except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a Status
-            refusal = refusal_for(error)
-            self._tally.note(signal, refusal.word)
-            return self._refuse(refusal, encoding, error)
+            return self._refuse(error, signal, encoding)
         self._tally.note(signal, "partial" if stored.rejected else "stored")
-        return web.Response(body=success(stored), headers={hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]})
+        return web.Response(body=success(stored), headers={hdrs.CONTENT_TYPE: CONTENT_TYPES[encoding]})
 
     async def _read(self, request: web.Request, coding: str) -> bytes:
         """Read the whole body, inflated.
 
         Raises TooLargeError, BrokenBodyError, BackPressureError, StalledError.
         """
-        if (request.content_length or 0) > MAX_BODY_BYTES:
-            raise _too_large()
-        held = 0
+        if (request.content_length or 0) > self._max_body:
+            raise too_large(self._max_body)
+        pace = _Pace(request.content)
         parts: list[bytes] = []
         try:
-            while part := await _next_part(request.content):
+            while part := await pace.next_part():
                 self._reading.take(len(part))
-                held += len(part)
-                if held > MAX_BODY_BYTES:
-                    raise _too_large()
+                pace.taken += len(part)
+                if pace.taken > self._max_body:
+                    raise too_large(self._max_body)
                 parts.append(part)
-            return await self._plain(b"".join(parts), coding)
+            body = b"".join(parts)
+            return body if coding == _PLAIN else await self._inflating.inflate(body, coding)
         except web.RequestPayloadError as error:
             raise BrokenBodyError(f"the body can't be read: {error}") from error
         finally:
-            self._reading.give(held)
+            self._reading.give(pace.taken)
 
-    async def _plain(self, body: bytes, coding: str) -> bytes:
-        if coding == "identity" or not body:
-            return body
-        if len(body) <= INLINE_BYTES:
-            try:
-                return inflate(body, coding, INLINE_BYTES)
-            except TooLargeError:
-                pass  # for the loop, perhaps not for us
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._inflating, inflate, body, coding, MAX_BODY_BYTES)
-
-    def _refuse(self, refusal: Refusal, encoding: Encoding, error: Exception) -> web.Response:
+    def _refuse(self, error: Exception, signal: Signal, encoding: Encoding) -> web.Response:
+        refusal = refusal_for(error)
+        self._tally.note(signal, refusal.word)
         if refusal.http == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a request could not be handled", exc_info=error)
-        headers = {hdrs.CONTENT_TYPE: _CONTENT_TYPES[encoding]}
-        if refusal.retry_seconds is not None:
-            headers[hdrs.RETRY_AFTER] = str(refusal.retry_seconds)
-        response = web.Response(
-            status=refusal.http, body=encode(status_of(refusal), encoding), headers=headers
-        )
+        response = refuse(refusal, encoding)
         if isinstance(error, StalledError):
             response.force_close()  # what may still come is the rest of a body, no request
         return response
 
 
+class _Pace:
+    """Reads a body part by part, as long as it comes at some speed."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self._began = asyncio.get_running_loop().time()
+        self.taken = 0
+
+    async def next_part(self) -> bytes:
+        """Return what came next, nothing at the end. Raises StalledError."""
+        lasted = asyncio.get_running_loop().time() - self._began
+        left = STALLED_SECONDS + self.taken / SLOWEST_BYTES - lasted
+        try:
+            return await asyncio.wait_for(self._content.readany(), min(left, STALLED_SECONDS))
+        except asyncio.TimeoutError as error:
+            raise StalledError(
+                f"{self.taken} bytes of the body came in {lasted:.0f} seconds, then nothing; send it again"
+            ) from error
+        except ConnectionError as error:  # agents get killed: counted, but no error of ours
+            raise StalledError("the connection was cut within the body") from error
+
+
+_PLAIN: Final = "identity"
+_ACCEPTED: Final = {hdrs.ACCEPT_ENCODING: ", ".join(CODINGS)}
 _UNSUPPORTED: Final = (
-    "Send application/x-protobuf or application/json, plain or compressed with gzip, deflate or zstd.\n"
+    "Send application/x-protobuf or application/json (in UTF-8), "
+    "plain or compressed with gzip, deflate or zstd."
 )
 
 
-async def _next_part(content: StreamReader) -> bytes:
+def _coding_of(request: web.Request) -> str | None:
+    """Return how the body is compressed, by its name here; None where it can't be read."""
+    named = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, ())).split(",")
+    codings = [coding for name in named if (coding := name.strip().lower()) not in ("", _PLAIN)]
+    if not codings:
+        return _PLAIN
+    return codings[0] if len(codings) == 1 and codings[0] in CODINGS else None
+
+
+def _is_utf8(request: web.Request, encoding: Encoding) -> bool:
+    """Tell whether the text of a body is in the one encoding that JSON has between programs."""
+    if encoding is not Encoding.JSON or request.charset is None:
+        return True
     try:
-        return await asyncio.wait_for(content.readany(), STALLED_SECONDS)
-    except asyncio.TimeoutError as error:
-        raise StalledError(f"nothing more of the body came for {STALLED_SECONDS:g} seconds") from error
-    except ConnectionError as error:  # agents get killed: counted, but no error of ours
-        raise StalledError("the connection was cut within the body") from error
-
-
-def _too_large() -> TooLargeError:
-    return TooLargeError(f"the body is larger than {MAX_BODY_BYTES} bytes; send smaller batches")
-
-
-def _preflight(request: web.Request) -> web.Response:
-    """Let pages of any origin send telemetry, as OTLP asks for: they can write here, never read."""
-    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "Content-Type, Content-Encoding")
-    return web.Response(
-        status=204,
-        headers={
-            hdrs.ALLOW: "POST",
-            hdrs.ACCESS_CONTROL_ALLOW_METHODS: "POST",
-            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: asked,
-            hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_SECONDS,
-        },
-    )
+        return codecs.lookup(request.charset).name in _UTF8
+    except (LookupError, ValueError):
+        return False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Final, Protocol
 
 if sys.version_info >= (3, 14):
@@ -12,7 +14,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
 
-__all__ = ["CODINGS", "MAX_MEMBERS", "BrokenBodyError", "TooLargeError", "inflate"]
+__all__ = ["CODINGS", "MAX_MEMBERS", "BrokenBodyError", "Inflating", "TooLargeError", "inflate"]
+
+INLINE_BYTES: Final = 256 * 1024
+"""Bodies up to here are inflated in the event loop; what is or turns out greater goes to a thread."""
 
 
 class BrokenBodyError(Exception):
@@ -97,3 +102,26 @@ def _inflate(body: bytes, make: Callable[[], _Inflater], limit: int) -> bytes:
     if body and not inflater.eof:
         raise BrokenBodyError("the body ends in the middle of its compressed data")
     return b"".join(parts)
+
+
+class Inflating:
+    """Inflates bodies up to a limit; large ones in threads of its own.
+
+    Those are not the loop's threads, where slow reads of the API would hold telemetry up.
+    """
+
+    def __init__(self, threads: Executor, limit: int) -> None:
+        self._threads = threads
+        self._limit = limit
+
+    async def inflate(self, body: bytes, coding: str) -> bytes:
+        """Return the body inflated. Raises BrokenBodyError, TooLargeError."""
+        if not body:
+            return body
+        if len(body) <= INLINE_BYTES:
+            try:
+                return inflate(body, coding, min(INLINE_BYTES, self._limit))
+            except TooLargeError:
+                pass  # for the loop, perhaps not for us
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, inflate, body, coding, self._limit)
