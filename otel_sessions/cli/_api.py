@@ -49,6 +49,28 @@ class Api:
         path = f"/sessions/{quote(session_id, safe='')}/rows"
         return self._found(self._get(path), path)
 
+    def status(self) -> dict[str, Any]:
+        """Return how the backend is: its version, time and counters."""
+        return self._found(self._get("/status"), "status")
+
+    def span(self, trace_id: str, span_id: str) -> dict[str, Any] | None:
+        """Return one span in full, or None where it is not stored."""
+        return self._get(f"/spans/{trace_id}/{span_id}")
+
+    def asks_for_token(self) -> bool:
+        """Tell whether it turns us away for want of the right token."""
+        return self._exchange("/api/v1/status")[0] in _UNAUTHORIZED
+
+    def trouble(self) -> str | None:
+        """Return why the backend can't store or read now; None where it can."""
+        status, text = self._exchange("/readyz")
+        if status == http.client.OK:
+            return None
+        try:
+            return str(json.loads(text)["detail"])
+        except (ValueError, KeyError, TypeError):
+            return f"/readyz answers {status}"
+
     def page(self, session_id: str | None = None) -> str:
         """Return the address of the page, or of one session on it."""
         return self.url.rstrip("/") + "/sessions" + (f"/{quote(session_id, safe='')}" if session_id else "")

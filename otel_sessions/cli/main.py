@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "demo": "run an invented agent, to see a session live",
     "show": "print sessions in the terminal",
     "run": "run any command as a session",
+    "doctor": "find out why nothing arrives, or not all of it, and how to mend it",
     "spool": "see, send, export or clear what could not be delivered",
     "backup": "copy all sessions into a file, while a backend runs or not",
     "prune": "remove old sessions",
