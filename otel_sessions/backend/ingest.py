@@ -19,10 +19,12 @@ from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.counts import WriteCounts
 from otel_sessions.backend.decode import DecodeError, decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
+from otel_sessions.backend.faults import Faults
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Request, RunRecord, Signal
 from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.store.base import FullDiskError, Store
+from otel_sessions.backend.weight import MAX_VALUES, is_too_dense
 from otel_sessions.errors import BackendError
 
 __all__ = ["BackPressureError", "Ingest", "IngestStats", "NoSpaceError", "NotStoredError", "Room"]
@@ -174,6 +176,7 @@ class Ingest:
         self._stopping = False
         self._closed = False
         self._failing = ""
+        self._faults = Faults()
         self._writer: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._write_thread = ThreadPoolExecutor(1, "otel-sessions-write")
@@ -200,7 +203,8 @@ class Ingest:
     async def accept(self, signal: Signal, encoding: Encoding, body: bytes) -> Request:
         """Decode and store one request; return it when it is durable.
 
-        Raises DecodeError, BackPressureError, NotStoredError.
+        Raises DecodeError, BackPressureError, NotStoredError; and where storing this very request fails each
+        time by a fault of ours, that.
         """
         arrived, received_at = self._clock.monotonic(), self._clock.wall()
         self._take_room(len(body))
@@ -298,6 +302,8 @@ class Ingest:
 
     def _read(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
         """Take out the secrets, then decode; in the loop or in a thread."""
+        if is_too_dense(encoding, body):
+            raise DecodeError(f"the request holds more than {MAX_VALUES} values: send less at once")
         if self._redactor is None:
             return decode(signal, encoding, body, received_at)
         clean = self._redactor.redact(signal, encoding, body)
@@ -442,7 +448,13 @@ class Ingest:
             if error is None:
                 one.done.set_result(None)
             else:
-                one.done.set_exception(_not_stored(str(error), full=isinstance(error, FullDiskError)))
+                one.done.set_exception(self._told(one.arrival.request, error))
+
+    def _told(self, request: Request, error: BaseException) -> BaseException:
+        """Return what the sender is told: to come back, or the error itself, which is one for good."""
+        if self._faults.is_for_good(request.body, error):
+            return error
+        return _not_stored(str(error), full=isinstance(error, FullDiskError))
 
 
 def _unknown(session_key: str) -> Sequence[RunRecord]:

@@ -16,9 +16,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_sessions import semconv
 from otel_sessions.backend.decode import DecodeError
+from otel_sessions.backend.faults import ATTEMPTS
 from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Signal
+from otel_sessions.backend.weight import MAX_VALUES
 from otel_sessions.errors import BackendError
 
 
@@ -158,6 +160,40 @@ def test_a_fault_of_ours_in_one_request_takes_no_other_with_it(caplog: pytest.Lo
     with caplog.at_level(logging.ERROR):
         run(scenario)
     assert "OverflowError" in caplog.text
+
+
+def test_what_fails_alone_each_time_is_not_to_be_sent_again() -> None:
+    """A fault of ours may pass, so the sender comes back; one that never does would hold it up for ever."""
+
+    async def scenario() -> None:
+        store = GatedStore()
+        store.poison = b"poison"
+        async with ingesting(store) as ingest:
+            for _ in range(ATTEMPTS - 1):
+                with pytest.raises(NotStoredError):
+                    await accept(ingest, traces("poison"))
+            with pytest.raises(OverflowError):
+                await accept(ingest, traces("poison"))
+            with pytest.raises(NotStoredError):
+                await accept(ingest, traces("poison", size=1))
+            store.poison = b"nothing"
+            await accept(ingest, traces("poison"))
+            assert stored_names(store) == ["poison"]
+            assert ingest.stats().waiting_bytes == 0
+
+    run(scenario)
+
+
+def test_what_is_too_dense_is_refused_before_it_is_read() -> None:
+    """64 MiB of almost nothing would take 5 GiB of memory."""
+
+    async def scenario() -> None:
+        async with ingesting(GatedStore()) as ingest:
+            with pytest.raises(DecodeError, match="more than 4194304 values"):
+                await accept(ingest, b"\x0a\x00" * (MAX_VALUES + 1))
+            assert ingest.stats().waiting_bytes == 0
+
+    run(scenario)
 
 
 def test_what_cannot_be_decoded_is_refused_and_stores_nothing() -> None:

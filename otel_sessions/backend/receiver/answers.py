@@ -72,7 +72,7 @@ def refusal_for(error: Exception) -> Refusal:
         return Refusal("stalled", 503, Code.UNAVAILABLE, message, RETRY_SECONDS)
     if isinstance(error, BackPressureError):
         return Refusal("busy", 429, Code.RESOURCE_EXHAUSTED, message, RETRY_SECONDS)
-    if isinstance(error, BackendError):
+    if isinstance(error, (BackendError, OSError, MemoryError)):
         full = isinstance(error, NoSpaceError)
         code, seconds = (
             (Code.RESOURCE_EXHAUSTED, FULL_RETRY_SECONDS) if full else (Code.UNAVAILABLE, RETRY_SECONDS)
