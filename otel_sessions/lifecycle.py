@@ -35,6 +35,7 @@ __all__ = [
     "Event",
     "Extended",
     "Outcome",
+    "Pace",
     "Phase",
     "Run",
     "Shown",
@@ -45,12 +46,22 @@ __all__ = [
     "Tick",
     "age_of",
     "ending_for",
+    "is_idle",
+    "last_alive",
+    "paced",
     "shown",
     "step",
     "task_state_for",
 ]
 
 MISSED_HEARTBEATS_UNTIL_STALE: Final = 3
+
+_UNEVEN: Final = 60_000_000_000
+"""ns by which what a sender sends may come earlier or later than at its pace: batches, retries."""
+_PROVEN: Final = 5_000_000_000
+"""ns that a sender's times must advance, beside ours, before its pace is believed."""
+_PACES: Final = 3
+"""Senders of one session whose clocks differ that are told apart; the one heard longest ago is forgotten."""
 
 
 class Phase(str, Enum):
@@ -380,6 +391,63 @@ _TRANSITIONS: Final[dict[type, Callable[[Run, Any, int], Run]]] = {
 }
 
 
+# --- Who tells no life cycle: silence -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the times that one sender tells advance beside ours, in Unix ns; no clock is taken to be right.
+
+    `since` and `from_` are our time and the sender's where this pace began, `told` the newest it told, `lag`
+    the least by which ours was ahead of it. `steady`: both advanced alike for long enough to be alive.
+    """
+
+    since: int
+    from_: int
+    told: int
+    lag: int
+    steady: bool = False
+
+
+def paced(paces: Sequence[Pace], arrival: int, told: int) -> tuple[Pace, ...]:
+    """Return the paces of a session's senders after something came at `arrival`, the newest of it of `told`.
+
+    What comes goes on with the pace that it keeps to within a minute, or begins one: another sender, a clock
+    that was set, a backlog. A backlog advances far faster than we do, so it is never steady; what was told
+    before tells no progress.
+    """
+    lag = arrival - told
+    for pace in paces:
+        if abs(lag - (pace.since - pace.from_)) <= _UNEVEN:
+            return (_advanced(pace, arrival, told), *(other for other in paces if other is not pace))
+    return (Pace(arrival, told, told, lag), *paces[: _PACES - 1])
+
+
+def _advanced(pace: Pace, arrival: int, told: int) -> Pace:
+    if told <= pace.told:
+        return pace
+    ours, theirs = arrival - pace.since, told - pace.from_
+    steady = pace.steady or (theirs >= _PROVEN and 2 * ours >= theirs)
+    return Pace(pace.since, pace.from_, told, min(pace.lag, arrival - told), steady)
+
+
+def last_alive(seen: int, told: int | None, paces: Iterable[Pace]) -> int:
+    """Tell when a session without life cycle events was last alive, by our clock, in Unix ns.
+
+    `seen` is when anything of it last arrived, `told` the newest end of a span, or time of a log, in it.
+    What lies in the past is history, unless a steady pace shows that its sender's clock is behind by so
+    much. Nobody is alive later than seen: a clock that is ahead keeps no session running.
+    """
+    if told is None:
+        return seen
+    return min(seen, max([told, *(pace.told + pace.lag for pace in paces if pace.steady)]))
+
+
+def is_idle(alive_at: int, idle_before: int) -> bool:
+    """Tell whether a session without any known run, last alive at a time, is idle; both are Unix ns."""
+    return alive_at <= idle_before
+
+
 # --- What is shown of a session -------------------------------------------------------------------------
 
 
@@ -398,8 +466,8 @@ class Shown:
 def shown(runs: Sequence[Run], *, silence: int, idle_after: int, data_outcome: str | None = None) -> Shown:
     """Derive what is shown of a session from its runs.
 
-    `silence` (ns) is how long ago anything of it arrived, `data_outcome` what the spans of a session
-    without any known run say of its outcome.
+    `silence` (ns) is how long ago it was `last_alive`, `data_outcome` what the spans of a session without
+    any known run say of its outcome.
     """
     if not runs:
         state = State.IDLE if silence >= idle_after else State.RUNNING

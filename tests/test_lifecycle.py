@@ -27,6 +27,8 @@ from otel_sessions.lifecycle import (
     Tick,
     age_of,
     ending_for,
+    last_alive,
+    paced,
     shown,
     step,
     task_state_for,
@@ -219,6 +221,72 @@ def test_a_session_without_any_known_run_is_idle_after_silence_and_never_ended()
     """Nobody said that it ended, so nobody may say that it did."""
     view = shown([], silence=10**18, idle_after=1, data_outcome="error")
     assert (view.state, view.outcome, view.signal) == (State.IDLE, "error", Signal.NONE)
+
+
+HOUR = 3600 * SECOND
+NOON = 500_000 * HOUR  # Unix time
+skews = st.integers(-30 * 24 * HOUR, 30 * 24 * HOUR)
+
+
+def heard(*arrived):
+    """Return when a session was last alive of which these pairs of arrival and time told came, in order."""
+    paces, told = (), 0
+    for arrival, at in arrived:
+        paces, told = paced(paces, arrival, at), max(told, at)
+    return last_alive(arrived[-1][0], told, paces)
+
+
+@given(
+    st.integers(0, 300 * 24 * HOUR), st.lists(st.tuples(st.integers(1, HOUR), st.floats(0, 0.4)), max_size=30)
+)
+def test_a_backlog_is_history_however_many_requests_bring_it(age, steps):
+    """What arrives faster than it happened tells when it happened, not that anybody lives."""
+    arrived = [(NOON, NOON - age)]
+    for told, pace in steps:
+        arrival, at = arrived[-1]
+        arrived.append((arrival + int(told * pace), at + told))
+    arrival, at = arrived[-1]
+    assert heard(*arrived) == min(arrival, at)
+
+
+@given(skews, st.lists(st.tuples(st.integers(0, 4 * 60 * SECOND), st.integers(0, 10 * SECOND)), min_size=1))
+def test_whoever_goes_on_speaking_is_alive_whatever_its_clock_says(skew, gaps):
+    """After twenty seconds of its own, a clock that is hours behind, or ahead, no longer matters."""
+    made, arrived = NOON, []
+    for gap, delay in gaps:
+        made += gap
+        arrived.append((max([made + delay, *(arrival for arrival, _ in arrived)]), made + skew))
+    if made - NOON - gaps[0][0] >= 20 * SECOND:
+        assert arrived[-1][0] - 20 * SECOND <= heard(*arrived) <= arrived[-1][0]
+
+
+@given(skews, skews, skews)
+def test_a_clock_that_is_set_or_another_host_is_believed_within_seconds(first, second, third):
+    """Each clock is compared with itself alone, to within a minute."""
+    arrived = [
+        (NOON + (60 * part + 5 * n) * SECOND, NOON + (60 * part + 5 * n) * SECOND + skew)
+        for part, skew in enumerate((first, second, third))
+        for n in range(6)
+    ]
+    assert arrived[-1][0] - 60 * SECOND <= heard(*arrived) <= arrived[-1][0]
+
+
+@given(skews, st.integers(0, HOUR), st.integers(1, 9))
+def test_a_repetition_tells_no_life(skew, later, times):
+    """The same again, however much later, does not make a session that was silent alive."""
+    arrived = [(NOON + n * SECOND, NOON + n * SECOND + skew) for n in range(30)]
+    again = [(NOON + HOUR + later + n, arrived[-1][1]) for n in range(times)]
+    before, after = heard(*arrived), heard(*arrived, *again)
+    assert after == before or skew > 0  # a clock that is ahead tells no past
+
+
+@given(st.lists(st.tuples(st.integers(0, HOUR), skews), min_size=1, max_size=30))
+def test_nobody_is_alive_later_than_seen(steps):
+    """A clock that is ahead keeps no session running."""
+    arrived = [
+        (NOON + sum(gap for gap, _ in steps[: n + 1]), NOON + skew) for n, (_, skew) in enumerate(steps)
+    ]
+    assert heard(*arrived) <= arrived[-1][0]
 
 
 def test_the_outcome_is_that_of_the_run_that_ended_last():

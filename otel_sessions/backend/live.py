@@ -10,6 +10,7 @@ writer awaits its thread before it commits.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +19,7 @@ from otel_sessions.backend.draft import Arrival, Draft, Moment, View, draw
 from otel_sessions.backend.feed import Feed, News, StreamEvent
 from otel_sessions.backend.records import Changes, Gauge, RunRecord, SessionRecord
 from otel_sessions.backend.runs import RunKey, expiry_of, is_watched, key_of_record, to_this_clock
-from otel_sessions.lifecycle import State
+from otel_sessions.lifecycle import State, is_idle
 
 __all__ = ["Live", "LiveStats", "StreamEvent"]
 
@@ -56,7 +57,8 @@ class Live:
         self._gauges: dict[str, dict[str, Gauge]] = {}
         self._bases: dict[str, int] = {}
         self._noted: dict[str, int] = {}
-        self._silent: dict[str, SessionRecord] = {}  # sessions without a run, by when they were last seen
+        self._silent: dict[str, SessionRecord] = {}  # sessions without a run that are not idle
+        self._alive: list[tuple[int, str]] = []  # a heap of these by when they were last alive, or earlier
         self._next_expiry = _NEVER
         self._last_flush = 0
 
@@ -81,7 +83,7 @@ class Live:
                 self._runs[key_of_record(record)] = to_this_clock(record, now)
         self._bases = {process: base - (wall - now) for process, base in bases.items()}
         self._noted = dict(self._bases)
-        self._watch_silence(sorted(silent, key=lambda session: session.last_seen_at))
+        self._watch_silence(silent, wall)
         self._next_expiry = min(map(expiry_of, self._runs.values()), default=_NEVER)
         self._last_flush = now
 
@@ -114,7 +116,7 @@ class Live:
         """Take over a draft that was stored, and tell what changed."""
         self._take_runs(draft)
         self._take_bases(draft)
-        self._tell(changes)
+        self._tell(changes, draft.moment.wall)
 
     def forget(self, keys: Collection[str], changes: Changes) -> None:
         """Let go of sessions (by their keys) that were removed from the store, and tell what changed."""
@@ -124,17 +126,20 @@ class Live:
             del self._unstored[run]
         for key in keys:
             self._gauges.pop(key, None)
-        self._tell(changes)
+        self._tell(changes, 0)
 
     def tell_idle(self, wall: int) -> None:
         """Publish the sessions without a run that have been silent long enough by `wall`."""
         idle: list[SessionRecord] = []
-        for session in self._silent.values():
-            if session.last_seen_at + self._idle_after > wall:
-                break
-            idle.append(session)
-        for session in idle:
-            del self._silent[session.id]
+        while self._alive and is_idle(self._alive[0][0], wall - self._idle_after):
+            _, session_id = heapq.heappop(self._alive)
+            session = self._silent.get(session_id)
+            if session is None:
+                continue
+            if is_idle(session.last_alive_at, wall - self._idle_after):
+                idle.append(self._silent.pop(session_id))
+            else:
+                heapq.heappush(self._alive, (session.last_alive_at, session_id))
         if idle:
             self._feed.publish(_session_news(replace(s, state=State.IDLE.value)) for s in idle)
 
@@ -162,11 +167,11 @@ class Live:
 
     # --- inside --------------------------------------------------------------------------------------
 
-    def _tell(self, changes: Changes) -> None:
+    def _tell(self, changes: Changes, wall: int) -> None:
         self._feed.publish(_news(changes))
         for gone in changes.gone:
             self._silent.pop(gone, None)
-        self._watch_silence(changes.sessions)
+        self._watch_silence(changes.sessions, wall)
 
     def _flush_due(self, now: int) -> bool:
         return bool(self._unstored) and now >= self._last_flush + FLUSH_EVERY
@@ -202,11 +207,15 @@ class Live:
             del self._bases[oldest]
             self._noted.pop(oldest, None)
 
-    def _watch_silence(self, sessions: Iterable[SessionRecord]) -> None:
+    def _watch_silence(self, sessions: Iterable[SessionRecord], wall: int) -> None:
+        """Watch those that are to be told idle one day; who is idle by now is shown so at once."""
         for session in sessions:
-            self._silent.pop(session.id, None)
-            if session.runs_count == 0 and session.state == State.RUNNING.value:
-                self._silent[session.id] = session
+            known = self._silent.pop(session.id, None)
+            if session.runs_count or is_idle(session.last_alive_at, wall - self._idle_after):
+                continue
+            self._silent[session.id] = session
+            if known is None or session.last_alive_at < known.last_alive_at:
+                heapq.heappush(self._alive, (session.last_alive_at, session.id))
 
 
 def _news(changes: Changes) -> Iterable[News]:

@@ -366,6 +366,7 @@ class SessionRecord:
     revision: int
     error: str | None = None  # why it failed, where its outcome is "error" and something says so
     last_ended_at: int | None = None  # end of the span that ended last, else time of the last log
+    last_alive_at: int = 0  # as last_seen_at; without any run as lifecycle.last_alive tells
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,8 @@ def _length(session: Mapping[str, Any], now: int) -> str:
 def _silence(session: Mapping[str, Any], now: int) -> str:
     if session["state"] not in ("stale", "lost", "idle"):
         return ""
-    return f"last seen {_clock(session.get('last_seen_at'))}, {_ago(session.get('last_seen_at'), now)}"
+    alive = session.get("last_alive_at") or session.get("last_seen_at")  # of an older backend
+    return f"last seen {_clock(alive)}, {_ago(alive, now)}"
 
 
 def _tokens(taken: int | None, given: int | None) -> str:

@@ -105,7 +105,9 @@ def session_record(session_id: str = "abc", **fields: Any) -> SessionRecord:
         "tools": (),
     }
     values |= {"started_at": WALL, "last_seen_at": WALL, "inferred": True}
-    return SessionRecord(**{**values, **fields})
+    values |= fields
+    values["last_alive_at"] = fields.get("last_alive_at", values["last_seen_at"])
+    return SessionRecord(**values)
 
 
 class MemoryStore:

@@ -149,7 +149,7 @@ def test_the_list_is_filtered_paged_and_counted(backend):
             query = f"limit=2&q=old&after={page['next']}"
         assert seen == [f"old-{n}" for n in (4, 3, 2, 1, 0)]
         counts = (await reader.get("/api/v1/sessions?limit=1"))["counts"]
-        assert counts == {"running": 5, "waiting": 1, "stale": 0, "lost": 0, "idle": 0, "ended": 1}
+        assert counts == {"running": 0, "waiting": 1, "stale": 0, "lost": 0, "idle": 5, "ended": 1}
 
     ask(backend, claim)
 

@@ -288,7 +288,7 @@ def test_a_plain_trace_goes_idle_and_the_stream_tells_it(start_backend: Start) -
     connection = http.client.HTTPConnection(backend.http, timeout=30)
     connection.request("GET", "/api/v1/stream")
     stream = connection.getresponse()
-    post(backend, "/v1/traces", traces([span("s-1")]))
+    post(backend, "/v1/traces", traces([span("s-1", start=time.time_ns(), duration=1)]))
     seen: list[str] = []
     while "idle" not in seen:
         line = stream.readline()

@@ -48,7 +48,7 @@ METHODS = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-CLOCKS = {"revision", "last_seen_at", "now"}
+CLOCKS = {"revision", "last_seen_at", "last_alive_at", "now"}
 """What differs between two backends that were sent the same at different times."""
 
 Start = Callable[..., BackendProcess]

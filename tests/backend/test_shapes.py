@@ -51,6 +51,7 @@ SESSION = SessionRecord(
     started_at=EXACT,
     ended_at=None,
     last_seen_at=EXACT + 5,
+    last_alive_at=EXACT + 5,
     runs_count=0,
     spans=3,
     errors=0,

@@ -24,20 +24,32 @@ def columns(conn: sqlite3.Connection) -> dict[str, set[str]]:
     return {table: {row[1] for row in conn.execute(f"PRAGMA table_info({table})")} for table in tables}
 
 
+def indexes(conn: sqlite3.Connection) -> dict[str, str]:
+    """Return the statements that made the indices."""
+    made = conn.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+    return {name: sql.replace("IF NOT EXISTS ", "") for name, sql in made}
+
+
 def make_older(file: Path, version: int) -> None:
     """Take from a file of today what a version did not have yet."""
     with sqlite3.connect(":memory:") as then:
         for number in range(1, version + 1):
             then.executescript((SCRIPTS / f"{number}.sql").read_text(encoding="utf-8"))
-        had = columns(then)
+        had, indexed = columns(then), indexes(then)
     then.close()
     conn = sqlite3.connect(file)
+    for index, statement in indexes(conn).items():
+        if indexed.get(index) != statement:
+            conn.execute(f"DROP INDEX {index}")
     for table, now in columns(conn).items():
         if table not in had:
             conn.execute(f"DROP TABLE {table}")
             continue
         for column in now - had[table]:
             conn.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    for index, statement in indexed.items():
+        if index not in indexes(conn):
+            conn.execute(statement)
     conn.execute(f"PRAGMA user_version = {version}")
     conn.commit()
     conn.close()
@@ -88,7 +100,8 @@ def test_an_older_file_is_brought_forward(tmp_path: Path, version: int) -> None:
     ours, theirs = upgraded.session("s-1"), fresh.session("s-1")
     assert ours is not None
     assert theirs is not None
-    for name in ("tools", "models", "input_tokens", "spans", "tool_calls", "last_ended_at", "errors"):
+    same = ("tools", "models", "input_tokens", "spans", "tool_calls", "last_ended_at", "errors", "state")
+    for name in same:
         assert getattr(ours.session, name) == getattr(theirs.session, name), name
     upgraded.close()
     fresh.close()

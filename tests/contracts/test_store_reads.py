@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_requests import START, chat, gauge, log, logs, run, span, span_id, traces
+from store_requests import SECOND, START, chat, gauge, log, logs, run, span, span_id, traces
 
 from otel_sessions.backend.filter_text import parse
-from otel_sessions.backend.records import SessionRecord
+from otel_sessions.backend.records import Request, SessionRecord
 from otel_sessions.backend.resolve import global_key, session_id
+from otel_sessions.backend.retention import Retention
 from otel_sessions.backend.store._needle import Needles
 from otel_sessions.backend.store.base import Hit, SearchQuery, SessionQuery, Store
 from otel_sessions.lifecycle import Phase
@@ -101,13 +103,60 @@ def test_sessions_without_a_run_are_idle_by_the_readers_clock(store: Store) -> N
     store.append([traces(span(1))])
     (record,) = store.sessions(SessionQuery()).sessions
     assert record.state == "running"
-    later = record.last_seen_at + 1
+    later = record.last_alive_at
     assert store.sessions(SessionQuery(idle_before=later)).sessions[0].state == "idle"
     assert [listed(store, states=("idle",), idle_before=at) for at in (later, later - 1)] == [["s-1"], []]
     assert [listed(store, states=("running",), idle_before=at) for at in (later, later - 1)] == [[], ["s-1"]]
     by_id = store.session("s-1", idle_before=later)
     assert by_id is not None
     assert by_id.session.state == "idle"
+
+
+def arrived(request: Request, seconds: float) -> Request:
+    """Return the request as if it had come so many seconds after START."""
+    return replace(request, received_at=START + round(seconds * SECOND))
+
+
+def states(store: Store, now: float) -> set[tuple[str, ...]]:
+    """Return the states that list, filters, counts and detail show of s-1, with five minutes of patience."""
+    idle_before = START + round((now - 300) * SECOND)
+    (record,) = store.sessions(SessionQuery(idle_before=idle_before)).sessions
+    detail = store.session("s-1", idle_before=idle_before)
+    assert detail is not None
+    both = ("running", "idle")
+    counts = store.totals(idle_before=idle_before).sessions_by_state
+    return {
+        (record.state,),
+        (detail.session.state,),
+        tuple(state for state in both if counts[state]),
+        tuple(state for state in both if listed(store, states=(state,), idle_before=idle_before)),
+        tuple(
+            state for state in both if listed(store, filter=parse(f"state:{state}"), idle_before=idle_before)
+        ),
+    }
+
+
+@pytest.mark.parametrize("sent", [traces(span(1), span(2, at=9)), logs(log(at=10))])
+@pytest.mark.parametrize("days", [1 / 24, 1, 300])
+def test_what_arrives_whole_and_old_is_history(store: Store, sent: Request, days: float) -> None:
+    """A recording that is replayed, or was queued for hours, tells of nobody who runs now."""
+    late = days * 86_400
+    store.append([arrived(sent, late)])
+    assert states(store, late) == {("idle",)}
+    store.append([arrived(sent, late + 20)])  # the same again
+    assert states(store, late + 20) == {("idle",)}
+    removed = store.prune(Retention(age=3600 * SECOND), START + round((late + 60) * SECOND), START)
+    assert removed.changes.gone == ()  # it came just now, and is kept as long as anything
+
+
+@pytest.mark.parametrize("hours", [-30, -3, 0, 3, 30])
+def test_a_sender_whose_clock_is_wrong_runs_as_long_as_it_goes_on_speaking(store: Store, hours: int) -> None:
+    """Its progress beside ours tells that it lives; its silence, by our clock, that it does not."""
+    for n in range(7):
+        store.append([arrived(traces(span(n + 1, at=10 * n)), 10 * n + 1 + 3600 * hours)])
+    last = 61 + 3600 * hours
+    assert states(store, last + 299) == {("running",)}
+    assert states(store, last + 300) == {("idle",)}
 
 
 def test_states_filter_and_count(store: Store) -> None:

@@ -16,8 +16,9 @@ from otel_sessions.backend.store.sqlite import SqliteStore
 LATER = (
     *(("sessions", "tools"), ("sessions", "error"), ("sessions", "last_ended_at"), ("spans", "failure")),
     *(("logs", "tool"), ("spans", "provider"), ("logs", "provider")),
+    *(("sessions", "last_alive_at"), ("sessions", "paces")),
 )
-LATER_INDEXES = ("spans_by_service", "spans_by_operation")  # the first databases lack them
+LATER_INDEXES = ("spans_by_service", "spans_by_operation", "sessions_without_run")  # lacking, or of less
 
 pytestmark = pytest.mark.skipif(
     sqlite3.sqlite_version_info < (3, 35), reason="this SQLite can't drop a column, to make an old file"

@@ -26,7 +26,7 @@ RECORDINGS = Path(
 )
 NODE_SCRIPT = Path(__file__).parents[1] / "backend" / "export_spans.mjs"
 
-ARRIVAL = {"revision", "last_seen_at"}
+ARRIVAL = {"revision", "last_seen_at", "last_alive_at"}
 """Fields of S that tell when and in how many requests it arrived."""
 TIMES = {"started_at", "ended_at", "last_ended_at", "duration"}
 """Fields that differ where an emitter runs twice."""

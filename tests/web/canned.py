@@ -75,7 +75,8 @@ def a_session(key: str = "s-1", **fields: Any) -> dict[str, Any]:
     if fields.get("state", "ended") != "ended":
         session |= {"phase": "running", "signal": "live", "outcome": None, "end_reason": None}
         session |= {"ended_at": None, "duration": None, "last_seen_at": str(now_ns())}
-    return session | fields
+    session |= fields
+    return {"last_alive_at": session["last_seen_at"], **session}
 
 
 @dataclass

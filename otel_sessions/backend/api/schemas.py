@@ -117,6 +117,10 @@ _SESSION: Final = _closed(
     ended_at=_or_null(_ns("end, Unix")),
     last_seen_at=_ns("when anything of it last arrived, Unix"),
     last_ended_at=_or_null(_ns("end of the span that ended last, or time of the last log, Unix")),
+    last_alive_at=_ns(
+        "when it was last alive by this machine's clock, Unix: without any run the newest time that it told, "
+        "or its arrival where a steady pace shows that its clock is wrong"
+    ),
     duration=_or_null(_ns("start to end, or without any run to `last_ended_at`; null while open or unknown")),
     runs_count=_count(),
     spans=_count("spans stored"),

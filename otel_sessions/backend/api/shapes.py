@@ -21,7 +21,7 @@ from otel_sessions.backend.records import (
     TimelineEntry,
 )
 from otel_sessions.backend.store.base import Hit, SearchPage
-from otel_sessions.lifecycle import State
+from otel_sessions.lifecycle import State, is_idle
 
 __all__ = [
     "JsonObject",
@@ -55,10 +55,10 @@ def hex_ids(ids: Iterable[bytes]) -> list[str]:
 def shown_state(session: SessionRecord, *, idle_before: int) -> str:
     """Tell the state to show.
 
-    A session without any known run is idle once it was last seen before `idle_before` (Unix ns). No message
+    A session without any known run is idle if it was last alive by `idle_before` (Unix ns). No message
     tells of silence, so this one state is derived when it is read.
     """
-    silent = session.last_seen_at <= idle_before
+    silent = is_idle(session.last_alive_at, idle_before)
     if session.runs_count == 0 and session.state == State.RUNNING.value and silent:
         return State.IDLE.value
     return session.state
@@ -85,6 +85,7 @@ def session_json(session: SessionRecord, *, idle_before: int) -> JsonObject:
         "ended_at": ns(session.ended_at),
         "last_seen_at": ns(session.last_seen_at),
         "last_ended_at": ns(session.last_ended_at),
+        "last_alive_at": ns(session.last_alive_at),
         "duration": ns(duration_of(session)),
         **_counts_json(session),
         "missing_spans": session.missing_spans,

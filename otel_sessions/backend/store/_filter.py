@@ -57,7 +57,7 @@ _IN_WORDS: Final = frozenset({"service", "user", "model", "agent", "name", "titl
 
 
 def clauses(query: Filter, idle_before: int) -> list[Clause]:
-    """Return the conditions of a filter without any "ago"; last seen before `idle_before` means idle."""
+    """Return the conditions of a filter without any "ago"; last alive by `idle_before` means idle."""
     looked_for = [Clause("instr(words, ?) > 0", (word,)) for word in query.words]
     return [*looked_for, *(_clause(condition, idle_before) for condition in query.conditions)]
 
@@ -83,7 +83,7 @@ def _clause(condition: Condition, idle_before: int) -> Clause:
 def _part(condition: Condition, value: Value, idle_before: int) -> Clause:
     field = FIELDS[condition.field]
     if field.name == "state":
-        shown = "CASE WHEN state <> '' THEN state WHEN last_seen_at < ? THEN 'idle' ELSE 'running' END = ?"
+        shown = "CASE WHEN state <> '' THEN state WHEN last_alive_at <= ? THEN 'idle' ELSE 'running' END = ?"
         return Clause(shown, (idle_before, value))
     if field.name == "id":
         test = _text_test(condition.op)

@@ -180,8 +180,8 @@ def count_states(conn: sqlite3.Connection, idle_before: int) -> dict[str, int]:
     if idle_before > 0:
         (active,) = conn.execute(
             "SELECT count(*) FROM sessions INDEXED BY sessions_without_run"
-            " WHERE state = '' AND last_seen_at >= ?",
-            (idle_before,),
+            " WHERE state = '' AND last_seen_at > ? AND last_alive_at > ?",
+            (idle_before, idle_before),
         ).fetchone()
     counts = {state.value: stored.get(state.value, 0) for state in State}
     counts[State.RUNNING.value] += active
@@ -204,7 +204,7 @@ def _branches(states: Iterable[str], idle_before: int) -> Iterator[_Where]:
         if state not in _STATES:
             raise ValueError(f"There is no state {state!r}; one of {', '.join(sorted(_STATES))} would do.")
         if state == State.IDLE.value:
-            yield _Where(["state = '' AND last_seen_at < ?"], [idle_before])
+            yield _Where(["state = '' AND last_alive_at <= ?"], [idle_before])
             continue
         yield _Where([f"state = '{state}'"])
         if state == State.RUNNING.value:
@@ -224,13 +224,15 @@ def _branches_of(query: SessionQuery) -> list[_Where]:
 def _active(idle_before: int) -> _Where:
     """Ask for the sessions without any run that are not idle.
 
-    They are few, those seen lately, so they are found by that and then sorted: a walk in the list's
+    They are few, among those seen lately, so they are found by that and then sorted: a walk in the list's
     order would visit all the idle ones in between.
     """
     if idle_before <= 0:
         return _Where(["state = ''"])
     return _Where(
-        ["state = '' AND last_seen_at >= ?"], [idle_before], "sessions INDEXED BY sessions_without_run"
+        ["state = '' AND last_seen_at > ? AND last_alive_at > ?"],
+        [idle_before, idle_before],
+        "sessions INDEXED BY sessions_without_run",
     )
 
 

@@ -60,6 +60,7 @@ class Moves:
         self._conn.execute("UPDATE loose_traces SET session = ? WHERE session = ?", (new.no, old.no))
         new.own_seen = max(new.own_seen, old.own_seen)
         new.loose_seen = max(new.loose_seen, old.loose_seen)
+        new.paces = new.paces or old.paces
         new.runs = {**old.runs, **new.runs}
         new.gauges = {**old.gauges, **new.gauges}
         old.runs, old.gauges = {}, {}

@@ -34,7 +34,7 @@ _AT_REST: Final = (
     "SELECT no, spans, last_seen_at FROM sessions WHERE state IN ('ended', 'lost')"
     " AND last_seen_at < ? AND id NOT IN (SELECT id FROM pins)"
     " UNION ALL SELECT no, spans, last_seen_at FROM sessions WHERE state = ''"
-    " AND last_seen_at < min(?, ?) AND id NOT IN (SELECT id FROM pins)"
+    " AND last_seen_at < ? AND last_alive_at <= ? AND id NOT IN (SELECT id FROM pins)"
     " ORDER BY last_seen_at LIMIT ?"
 )
 _SHARED: Final = (
@@ -68,7 +68,7 @@ class AtRest:
 def at_rest(conn: sqlite3.Connection, seen_before: int, idle_before: int, limit: int) -> list[AtRest]:
     """Return sessions that ended, are lost or idle, and are not pinned; the longest unseen first.
 
-    Without any run a session is idle if it was last seen before `idle_before`. A negative limit is none.
+    Without any run a session is idle if it was last alive by `idle_before`. A negative limit is none.
     """
     return [AtRest(*row) for row in conn.execute(_AT_REST, (seen_before, seen_before, idle_before, limit))]
 

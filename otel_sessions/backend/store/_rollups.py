@@ -11,6 +11,7 @@ from otel_sessions.backend.filters import words
 from otel_sessions.backend.records import SessionRecord, Sums
 from otel_sessions.backend.store._summary import SessionState, used_by_model
 from otel_sessions.backend.store._tally import Tally
+from otel_sessions.lifecycle import Pace, is_idle
 
 __all__ = [
     "INSERT",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _RECORD: Final = tuple(SessionRecord.__slots__)
-_STATE: Final = ("own_seen", "loose_seen", "words", "tally", "key", "no")
+_STATE: Final = ("own_seen", "loose_seen", "paces", "words", "tally", "key", "no")
 _ALL: Final = (*_RECORD, *_STATE)
 RECORD_COLUMNS: Final = ", ".join(_RECORD)
 STATE_COLUMNS: Final = ", ".join(_STATE)
@@ -67,7 +68,7 @@ def session_record(row: Sequence[Any], idle_before: int = 0) -> SessionRecord:
     values[_INFERRED] = bool(row[_INFERRED])
     record = SessionRecord(*values)
     if not record.state:
-        values[_SHOWN] = "idle" if record.last_seen_at < idle_before else "running"
+        values[_SHOWN] = "idle" if is_idle(record.last_alive_at, idle_before) else "running"
         record = SessionRecord(*values)
     return record
 
@@ -78,7 +79,7 @@ def rollup_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
     for listed in _LISTS:
         values[listed] = json.dumps(values[listed])
     values[_SHOWN] = record.state if record.runs_count else ""  # without any run it depends on the clock
-    texts = (words(record), session.tally.to_json(), session.key)
+    texts = (_paces_text(session.paces), words(record), session.tally.to_json(), session.key)
     return (*values, session.own_seen, session.loose_seen, *texts, session.no)
 
 
@@ -100,8 +101,19 @@ def state_of(row: tuple[Any, ...]) -> SessionState:
         tasks=named["tasks_count"],
         own_seen=named["own_seen"],
         loose_seen=named["loose_seen"],
+        paces=_paces_of(named["paces"]),
         row=row,
     )
+
+
+def _paces_text(paces: Sequence[Pace]) -> str:
+    plain = [[pace.since, pace.from_, pace.told, pace.lag, int(pace.steady)] for pace in paces]
+    return json.dumps(plain, separators=(",", ":")) if plain else ""
+
+
+def _paces_of(text: str) -> tuple[Pace, ...]:
+    paces = json.loads(text) if text else ()
+    return tuple(Pace(since, from_, told, lag, bool(steady)) for since, from_, told, lag, steady in paces)
 
 
 def sums_of(row: tuple[Any, ...], session: SessionState) -> Sums:

@@ -162,6 +162,7 @@ class Sessions:
         """Add spans and logs that were placed in a session to its roll-up."""
         session.tally.add_spans(spans)
         session.tally.add_logs(logs)
+        session.keep_pace(spans, logs)
         traces = {span.trace_id for span in spans}
         traces.update(log.trace_id for log in logs if log.trace_id)
         tasks = {span.task_id for span in spans if span.task_id is not None}

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Final
 
 from otel_sessions.backend.habits import WAITING
-from otel_sessions.backend.records import Gauge, RunRecord, SessionRecord, Sums, Used
+from otel_sessions.backend.records import (
+    Gauge,
+    LogRecord,
+    RunRecord,
+    SessionRecord,
+    SpanRecord,
+    Sums,
+    Used,
+)
 from otel_sessions.backend.store._tally import LISTED, TOOLS_LISTED, Tally, Usage
-from otel_sessions.lifecycle import Outcome, Phase, Shown, Signal, State, shown
+from otel_sessions.lifecycle import Outcome, Pace, Phase, Shown, Signal, State, last_alive, paced, shown
 
 __all__ = ["SessionState", "missing_spans", "summary", "used_by_model"]
 
@@ -32,6 +41,7 @@ class SessionState:
     missing_parents: int = 0
     own_seen: int = 0  # latest arrival of what told this session itself
     loose_seen: int = 0  # latest arrival of what is here by its trace
+    paces: tuple[Pace, ...] = ()  # of a session without any run
     row: tuple[Any, ...] | None = None  # the roll-up row as it is in the database
     sums: Sums | None = None  # what it added to the sums over all sessions by the last commit
     known_traces: set[bytes] = field(default_factory=set[bytes])
@@ -41,6 +51,14 @@ class SessionState:
     def last_seen(self) -> int:
         """Latest arrival of anything of this session."""
         return max(self.own_seen, self.loose_seen)
+
+    def keep_pace(self, spans: Sequence[SpanRecord], logs: Sequence[LogRecord]) -> None:
+        """Compare the times that what just came tells with when it came; runs tell of life better."""
+        told = max([span.end or 0 for span in spans] + [log.time for log in logs], default=0)
+        if self.runs:
+            self.paces = ()
+        elif told:
+            self.paces = paced(self.paces, self.last_seen, told)
 
     @property
     def empty(self) -> bool:
@@ -94,6 +112,9 @@ def summary(session: SessionState, revision: int) -> SessionRecord:
         revision=revision,
         error=_told(tally)[1] or None if view.outcome == Outcome.ERROR.value else None,
         last_ended_at=tally.last_ended if tally.spans else tally.last_logged,
+        last_alive_at=session.last_seen
+        if session.runs
+        else last_alive(session.last_seen, tally.last_told, session.paces),
     )
 
 

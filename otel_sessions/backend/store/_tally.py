@@ -101,6 +101,11 @@ class Tally:
     span_usage_by_model: dict[Served, Usage] = field(default_factory=dict[Served, Usage])
     log_usage_by_model: dict[Served, Usage] = field(default_factory=dict[Served, Usage])
 
+    @property
+    def last_told(self) -> int | None:
+        """The newest end of a span, or time of a log."""
+        return max(filter(None, (self.last_ended, self.last_logged)), default=None)
+
     def add_spans(self, spans: Iterable[SpanRecord]) -> None:
         """Add spans that were just stored, or that came from another session."""
         for span in spans:

@@ -61,7 +61,7 @@ class SessionQuery:
     sort: str = "-started_at"  # a column of S, "-" for descending
     limit: int = 50
     after: str | None = None  # cursor of the page before
-    idle_before: int = 0  # sessions without any run that were last seen before this are idle
+    idle_before: int = 0  # sessions without any run that were last alive by then are idle
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ const session = (fields) => ({
   waiting_for: null,
   started_at: "1000000000000000000",
   last_seen_at: "1000000010000000000",
+  last_alive_at: "1000000010000000000",
   ended_at: null,
   duration: null,
   spans: 4,

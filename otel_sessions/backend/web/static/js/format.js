@@ -222,7 +222,7 @@ const OUTCOMES = lexicon({ ok: "Completed", error: "Failed", cancelled: "Cancell
  */
 export function shownState(s, now) {
   if (s.state === "ended") return endedState(s.outcome, s.end_reason);
-  const heard = toMs(s.last_seen_at);
+  const heard = toMs(s.last_alive_at);
   const notes = lexicon({
     running: s.inferred ? toldBySpans(s) || "inferred" : "",
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
@@ -404,7 +404,7 @@ export function tickStep(span, most) {
 export function sessionDuration(s, now) {
   if (s.duration !== null) return Number(s.duration);
   if (isGrowing(s)) return Math.max(0, now * 1e6 - Number(s.started_at));
-  return nsBetween(s.started_at, s.ended_at ?? s.last_seen_at);
+  return nsBetween(s.started_at, s.ended_at ?? s.last_alive_at);
 }
 
 /** Whether a session lasts until now. @param {Session} s */

@@ -222,7 +222,7 @@ export function SessionPage({ id }) {
 function lasting(opened, s) {
   const table = opened.version.value && opened.table.value;
   if (!table || !isBound(s)) return sessionDuration(s, isGrowing(s) ? now.value : 0);
-  const [from, to] = extent(table, nsBetween(table.base, s.last_seen_at));
+  const [from, to] = extent(table, nsBetween(table.base, s.last_alive_at));
   return to - from;
 }
 

@@ -46,8 +46,8 @@ export function stretches(timeline, { start, until, state }) {
 
 /** Until when the strip goes: a heard session until now. @param {SessionDetail} s @param {number} at */
 function untilMs(s, at) {
-  if (s.state === "ended") return toMs(s.ended_at ?? s.last_seen_at);
-  return s.state === "idle" ? toMs(s.last_seen_at) : at;
+  if (s.state === "ended") return toMs(s.ended_at ?? s.last_alive_at);
+  return s.state === "idle" ? toMs(s.last_alive_at) : at;
 }
 
 /** The strip over the page. @param {{ session: SessionDetail }} props */

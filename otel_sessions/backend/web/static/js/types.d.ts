@@ -24,6 +24,7 @@ export interface Session {
   started_at: Ns;
   ended_at: Ns | null;
   last_seen_at: Ns;
+  last_alive_at: Ns;
   duration: Ns | null;
   runs_count: number;
   spans: number;

@@ -55,7 +55,7 @@ export class View {
   until = computed(() => {
     const { session: s, table } = this;
     if (isGrowing(s)) return now.value * 1e6 - Number(table.base);
-    return nsBetween(table.base, s.state === "ended" ? s.ended_at ?? s.last_seen_at : s.last_seen_at);
+    return nsBetween(table.base, s.state === "ended" ? s.ended_at ?? s.last_alive_at : s.last_alive_at);
   });
 
   /** What an open span is called, by what is known of its session. */
