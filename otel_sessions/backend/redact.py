@@ -87,7 +87,7 @@ class Redactor:
         """Return where secrets are, with their kinds: in order, what overlaps as one."""
         found = [
             secret
-            for number in self.scan(data)
+            for number in sorted(self.scan(data))
             if number < len(self._patterns)
             for secret in self._patterns[number].secrets(data)
         ]
@@ -208,12 +208,10 @@ class _Cleaning:
     def _hide(self, value: AnyValue) -> None:
         """Replace the value of an attribute that is named as a secret."""
         kind = value.WhichOneof("value")
-        if kind in _TELLS_NOTHING or not _is_filled(value, kind) or value.string_value == _HIDDEN:
+        hidden = _HIDDEN_ITEMS if kind == "array_value" else _HIDDEN_VALUE
+        if kind in _TELLS_NOTHING or not _is_filled(value, kind) or value == hidden:
             return
-        if kind == "array_value":
-            value.array_value.CopyFrom(ArrayValue(values=[AnyValue(string_value=_HIDDEN)]))
-        else:
-            value.string_value = _HIDDEN
+        value.CopyFrom(hidden)
         self._counts[ATTRIBUTE] += 1
 
     def _unknown(self, message: Message) -> None:
@@ -265,13 +263,17 @@ class _Cleaning:
 
     def _json_hidden(self, value: dict[str, Any]) -> dict[str, Any]:
         hidden: dict[str, Any] = {"stringValue": _HIDDEN}
+        if _ARRAYS & value.keys():
+            hidden = {"arrayValue": {"values": [hidden]}}
         if not _is_filled_json(value) or value == hidden:
             return value
         self._counts[ATTRIBUTE] += 1
-        return {"arrayValue": {"values": [hidden]}} if _ARRAYS & value.keys() else hidden
+        return hidden
 
 
 _HIDDEN: Final = marker(ATTRIBUTE)
+_HIDDEN_VALUE: Final = AnyValue(string_value=_HIDDEN)
+_HIDDEN_ITEMS: Final = AnyValue(array_value=ArrayValue(values=[_HIDDEN_VALUE]))
 _TELLS_NOTHING: Final = (None, "bool_value")
 _JSON_TELLS_NOTHING: Final = frozenset(("boolValue", "bool_value"))
 _ARRAYS: Final = frozenset(("arrayValue", "array_value"))

@@ -66,7 +66,7 @@ _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether an attribute's name says that its value is a secret: `http.request.header.authorization`."""
+    """Tell whether an attribute is named as a secret, as is `http.request.header.authorization`."""
     return any(map(_SECRET_NAME.fullmatch, (name, _CAMEL.sub("_", name))))
 
 
@@ -75,9 +75,21 @@ def is_secret_name(name: str) -> bool:
 _MARKER: Final = re.compile(r"\[redacted:[^\]]*\]")
 _NO_SECRETS: Final = frozenset(
     (
-        *("string", "str", "text", "password", "passwd", "secret", "token", "hidden", "none", "null"),
-        *("true", "false", "undefined", "required", "optional", "number", "integer", "boolean", "object", "array"),
-        *("redacted", "removed", "masked", "example", "placeholder", "value", "filtered", "[redacted]"),
+        *(
+            "string",
+            "str",
+            "text",
+            "number",
+            "integer",
+            "boolean",
+            "object",
+            "array",
+            "true",
+            "false",
+            "none",
+        ),
+        *("null", "undefined", "password", "passwd", "secret", "token", "hidden", "required", "optional"),
+        *("redacted", "removed", "masked", "filtered", "example", "placeholder", "value"),
     )
 )
 _STANDS_FOR: Final = re.compile(
@@ -103,7 +115,7 @@ def _is_value(_before: str, secret: str) -> bool:
 
 def _is_bare_value(before: str, secret: str) -> bool:
     """Tell a secret without quotes from a word of prose and from an expression of some program."""
-    if not _is_value(before, secret) or before.startswith("/"):  # as in /etc/passwd:
+    if not _is_value(before, secret) or before.startswith(("/", ":")):  # as in /etc/passwd:, arn:…:secret:
         return False
     if _QUERY.fullmatch(before) or _SHELL.fullmatch(before):
         return True
@@ -115,9 +127,15 @@ def _is_mixed(_before: str, secret: str) -> bool:
     return any(map(str.isdigit, secret)) and any(map(str.isalpha, secret))
 
 
+def _is_credential(before: str, secret: str) -> bool:
+    """Tell a key from words, and from the expression of some program."""
+    return _is_mixed(before, secret) and _DOTTED.fullmatch(secret.rstrip(".")) is None
+
+
 # --- assignments -----------------------------------------------------------------------------------
 
-_ASSIGNED: Final = r"\s*(?::=|=>|[:=])[\s\[]*"
+_LISTED: Final = r"[\s\[]*"
+_ASSIGNED: Final = rf"\s*(?::=|=>|[:=]){_LISTED}"
 _OPENS: Final = rf"\\*[\"']?{_ASSIGNED}\\*[\"']?"  # after a name: quotes or none, in JSON within a string too
 _UNQUOTED: Final = r"[^\s\"'\\,;&(){}\[\]<>|`]"
 
@@ -138,7 +156,10 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
     yield Pattern("assignment", rf"{named}\\+[\"']{_ASSIGNED}{deeper}", source, _is_value)
     bare = rf"(?P<secret>{_UNQUOTED}{{6,}})(?:[\s\"'\\,;&)}}\]]|$)"
     yield Pattern(
-        "assignment", rf"[?&/]?[A-Za-z0-9_.-]*{named}[\"']?{_ASSIGNED}{bare}", source, _is_bare_value
+        "assignment",
+        rf"[?&/:]?[A-Za-z0-9_.-]*{named}[\"']?{_ASSIGNED.removesuffix(_LISTED)}\s*{bare}",
+        source,
+        _is_bare_value,
     )
 
 
@@ -147,13 +168,14 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
 _GITLEAKS: Final = "gitleaks, config/gitleaks.toml"
 _TRUFFLEHOG: Final = "trufflehog, pkg/detectors"
 _PEM: Final = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+_PEM_LINE: Final = r"(?:\s|\\+[nr])*(?:[A-Za-z-]+: [^\s\\]*|[A-Za-z0-9+/=]{16,})"
 _PEM_END: Final = r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
 DEFAULTS: Final = (
     Pattern(
         "private-key",
         # What is cut before its end is a secret as well.
-        rf"{_PEM}(?:(?s:.)*?{_PEM_END}|[A-Za-z0-9+/=\s\\]*)",
+        rf"{_PEM}(?:(?s:.)*?{_PEM_END}|(?:{_PEM_LINE})*(?:(?:\s|\\+[nr])*[A-Za-z0-9+/=]+)?)",
         "RFC 7468, section 10; RFC 4880, section 6.2",
     ),
     Pattern("anthropic-key", r"\bsk-ant-[a-z0-9]+-[A-Za-z0-9_-]{20,}", _GITLEAKS),
@@ -198,13 +220,13 @@ DEFAULTS: Final = (
     ),
     Pattern("stripe-key", r"\b(?:sk|rk)_(?:test|live|prod)_[A-Za-z0-9]{10,}", _GITLEAKS),
     Pattern("stripe-key", r"\bwhsec_[A-Za-z0-9+/]{32,}=*", "Stripe, webhook signing secrets"),
-    Pattern("google-key", r"\bAIza[A-Za-z0-9_-]{35}(?:[^A-Za-z0-9_-]|$)", _GITLEAKS),
+    Pattern("google-key", r"\b(?P<secret>AIza[A-Za-z0-9_-]{35})(?:[^A-Za-z0-9_-]|$)", _GITLEAKS),
     Pattern("google-token", r"\bya29\.[A-Za-z0-9_.-]{20,}", _TRUFFLEHOG),
     Pattern("google-secret", r"\bGOCSPX-[A-Za-z0-9_-]{28}", _TRUFFLEHOG),
     Pattern("npm-token", r"\bnpm_[A-Za-z0-9]{36}\b", _GITLEAKS),
     Pattern("pypi-token", r"\bpypi-AgE[A-Za-z0-9_-]{50,}", _GITLEAKS),
     Pattern("sendgrid-key", r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", _GITLEAKS),
-    Pattern("telegram-token", r"\b\d{8,10}:AA[A-Za-z0-9_-]{33}(?:[^A-Za-z0-9_-]|$)", _TRUFFLEHOG),
+    Pattern("telegram-token", r"\b(?P<secret>\d{8,10}:AA[A-Za-z0-9_-]{33})(?:[^A-Za-z0-9_-]|$)", _TRUFFLEHOG),
     Pattern("azure-key", r"(?i:\baccountkey)=(?P<secret>[A-Za-z0-9+/]{86}==)", _GITLEAKS),
     Pattern(
         "jwt",
@@ -220,9 +242,9 @@ DEFAULTS: Final = (
     ),
     Pattern(
         "authorization",
-        rf"(?i:authorization{_OPENS})(?P<secret>[^\s\"'\\]{{16,}})",
+        rf"(?i:authorization{_OPENS})(?P<secret>[^\s\"'\\(){{}}\[\]<>$]{{16,}})",
         "RFC 9110, section 11.6.2",
-        _is_mixed,
+        _is_credential,
     ),
     Pattern(
         "authorization",

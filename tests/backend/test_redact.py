@@ -1,0 +1,357 @@
+"""Secrets out of whole requests: wherever they are, and nothing else; what bears none stays as it came."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_secrets import IN_CONTEXT, SECRETS, Secret
+from google.protobuf.json_format import MessageToDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from recorded import bodies_of, every_recording, samples
+from telemetry import any_value, key_values, log, logs, span, traces
+
+from otel_sessions.backend.decode import decode
+from otel_sessions.backend.otlp_json import span_json
+from otel_sessions.backend.records import Encoding, Signal
+from otel_sessions.backend.redact import Redactor
+from otel_sessions.backend.redact_patterns import DEFAULTS, marker
+
+REDACTOR = Redactor(DEFAULTS)
+KEY = SECRETS[0]
+HIDDEN = marker("attribute")
+
+
+def clean_traces(message: ExportTraceServiceRequest) -> ExportTraceServiceRequest:
+    """Redact a request of spans as it comes in protobuf."""
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, message.SerializeToString())
+    return ExportTraceServiceRequest.FromString(clean.body)
+
+
+def json_body(spans: list[Span]) -> bytes:
+    """Encode spans in OTLP's JSON."""
+    scope = {"scope": {"name": "test"}, "spans": [span_json(one) for one in spans]}
+    return json.dumps({"resourceSpans": [{"resource": {}, "scopeSpans": [scope]}]}).encode()
+
+
+# --- without a secret -----------------------------------------------------------------------------------------
+
+
+@samples
+def test_samples_stay_as_they_came(folder: Path) -> None:
+    """Byte by byte: the very same object."""
+    check_untouched(folder)
+
+
+@every_recording
+def test_what_real_emitters_sent_stays_as_it_came(folder: Path) -> None:
+    """Ids, hashes, prompts, tool definitions and stack traces of nineteen emitters bear no secret."""
+    check_untouched(folder)
+
+
+def check_untouched(folder: Path) -> None:
+    """Redact every request of a recording."""
+    for signal, encoding, body in bodies_of(folder):
+        clean = REDACTOR.redact(signal, encoding, body)
+        assert clean.body is body
+        assert not clean.counts
+
+
+harmless = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False),
+        st.text(st.characters(exclude_categories=("Cs",), exclude_characters="=:@")), st.binary(),
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcdef.", max_size=8), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.text("abcdef.", max_size=8), harmless, max_size=5), st.text("abc {}\"'\\", max_size=20)
+)
+def test_a_body_without_a_secret_is_the_same_byte_by_byte(attributes: dict[str, Any], name: str) -> None:
+    """For every shape of value, in both encodings."""
+    one = span(1, name=name, attributes=attributes)
+    for encoding, body in (
+        (Encoding.PROTOBUF, traces([one]).SerializeToString()),
+        (Encoding.JSON, json_body([one])),
+    ):
+        assert REDACTOR.redact(Signal.TRACES, encoding, body).body is body
+
+
+def test_a_false_alarm_of_the_scan_leaves_the_body_as_it_came() -> None:
+    """What a length or a tag makes look like a secret is none for who reads the message."""
+    attributes = {"a": "the password: required", "b": "Authorization: required of everybody else here"}
+    body = traces([span(1, attributes=attributes)]).SerializeToString()
+    assert REDACTOR.scan(body)
+    assert REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body).body is body
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_what_can_not_be_read_is_left_to_be_refused(encoding: Encoding) -> None:
+    """No secret of it is stored, for nothing of it is."""
+    body = KEY.text.encode() + b'\xff{"'
+    assert REDACTOR.redact(Signal.TRACES, encoding, body).body is body
+
+
+# --- with one -------------------------------------------------------------------------------------------------
+
+
+def _in_span(where: Callable[[Span, str], object]) -> Callable[[str], ExportTraceServiceRequest]:
+    def make(text: str) -> ExportTraceServiceRequest:
+        one = span(
+            1, name="work", attributes={"kept": 1, "session.id": "s"}, events=[("begun", {"kept": "x"})]
+        )
+        one.links.add(trace_id=b"l" * 16, span_id=b"l" * 8)
+        where(one, text)
+        return traces([span(2, name="before"), one, span(3, name="after")])
+
+    return make
+
+
+def _deep(text: str) -> Any:
+    value: Any = text
+    for _ in range(15):
+        value = [{"inner": value, "n": 1}, 2.5]
+    return value
+
+
+PLACES: dict[str, Callable[[str], Any]] = {
+    "value": _in_span(lambda one, text: one.attributes.extend(key_values({"a": text}))),
+    "list": _in_span(lambda one, text: one.attributes.extend(key_values({"a": ["x", text, "y"]}))),
+    "map": _in_span(lambda one, text: one.attributes.extend(key_values({"a": {"b": {"c": text}, "d": 1}}))),
+    "deep": _in_span(lambda one, text: one.attributes.extend(key_values({"a": _deep(text)}))),
+    "key of a map": _in_span(lambda one, text: one.attributes.extend(key_values({"a": {text: 1}}))),
+    "name of an attribute": _in_span(lambda one, text: one.attributes.extend(key_values({text: 1}))),
+    "JSON in a value": _in_span(
+        lambda one, text: one.attributes.extend(key_values({"a": json.dumps([{"content": f"say {text} twice"}])}))
+    ),
+    "JSON in JSON": _in_span(
+        lambda one, text: one.attributes.extend(key_values({"a": json.dumps({"b": json.dumps({"c": text})})}))
+    ),
+    "name of the span": _in_span(lambda one, text: setattr(one, "name", text)),
+    "status": _in_span(lambda one, text: setattr(one.status, "message", f"401 for {text}")),
+    "trace state": _in_span(lambda one, text: setattr(one, "trace_state", text)),
+    "name of an event": _in_span(lambda one, text: setattr(one.events[0], "name", text)),
+    "stack trace": _in_span(
+        lambda one, text: one.events[0].attributes.extend(
+            key_values({"exception.stacktrace": f'  File "x.py", line 1\n    call("{text}")\nValueError: {text}'})
+        )
+    ),
+    "link": _in_span(lambda one, text: one.links[0].attributes.extend(key_values({"a": text}))),
+    "session": _in_span(lambda one, text: setattr(one.attributes[1].value, "string_value", text)),
+    "resource": lambda text: traces([span(1)], given={"service.name": text}),
+    "scope": lambda text: traces([span(1)], scope=text),
+    "body of a log": lambda text: logs([log("x", body=text)]),
+    "structured body": lambda text: logs([log("x", body={"a": [text]})]),
+    "name of an event log": lambda text: logs([log(text)]),
+}  # fmt: skip
+"""Where a text can be in a request."""
+
+
+def _survives_nesting(one: Secret) -> bool:
+    """Tell whether JSON writes it as it is; its escapes are told by examples of their own.
+
+    And a key that is cut takes the next word with it.
+    """
+    return one is not SECRETS[-1] and json.dumps(one.text) == f'"{one.text}"'
+
+
+@pytest.mark.parametrize(
+    ("place", "one"),
+    [
+        pytest.param(place, one, id=f"{place}-{one.kind}-{number}")
+        for place in PLACES
+        for number, one in enumerate((*SECRETS, *IN_CONTEXT))
+        if not place.startswith("JSON") or _survives_nesting(one)
+    ],
+)
+def test_a_secret_is_gone_from_wherever_it_was(place: str, one: Secret) -> None:
+    """And all else is what it would be had somebody written the marker there."""
+    message = PLACES[place](one.text)
+    signal = Signal.TRACES if isinstance(message, ExportTraceServiceRequest) else Signal.LOGS
+    clean = REDACTOR.redact(signal, Encoding.PROTOBUF, message.SerializeToString())
+    assert one.secret.encode() not in clean.body
+    assert clean.counts.keys() == {one.kind}
+    assert type(message).FromString(clean.body) == PLACES[place](one.redacted)
+    again = REDACTOR.redact(signal, Encoding.PROTOBUF, clean.body)
+    assert again.body is clean.body
+
+
+@given(
+    st.dictionaries(st.text("abcdef.", max_size=8), harmless, max_size=4),
+    st.sampled_from(SECRETS[:-1]),
+    st.sampled_from(["plain", "list", "map", "bytes", "key"]),
+    st.sampled_from(list(Encoding)),
+    st.text('xyz \n"\\é旅', max_size=200),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_a_secret_among_anything_is_gone_and_all_else_equal(
+    attributes: dict[str, Any], one: Secret, shape: str, encoding: Encoding, around: str
+) -> None:
+    """For every shape of value, in both encodings, whatever its length makes of the bytes beside it."""
+
+    def put(text: str) -> Span:
+        text = f"{around} {text} {around}"
+        shaped: dict[str, Any] = {
+            "plain": text, "list": [text, attributes], "map": {"a": {"b": text}},
+            "bytes": b"\xff\x00 " + text.encode(), "key": {text: 1},
+        }  # fmt: skip
+        return span(1, attributes={**attributes, "there": shaped[shape]})
+
+    def body(text: str) -> bytes:
+        made = put(text)
+        return json_body([made]) if encoding is Encoding.JSON else traces([made]).SerializeToString()
+
+    clean = REDACTOR.redact(Signal.TRACES, encoding, body(one.text))
+    expected = body(one.redacted)
+    if encoding is Encoding.JSON:
+        assert json.loads(clean.body) == json.loads(expected)
+    else:
+        assert clean.body == expected
+    assert clean.counts == {one.kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("given_value", "left"),
+    [
+        ("anything", HIDDEN), (["Bearer x", "y"], [HIDDEN]), ({"a": 1}, HIDDEN), (b"\x00\x01", HIDDEN),
+        (1234, HIDDEN), (1.5, HIDDEN), (True, True), ("", ""), ([], []), (None, None), (HIDDEN, HIDDEN),
+        ([HIDDEN], [HIDDEN]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_the_value_of_an_attribute_named_as_a_secret_is_hidden_whole(
+    given_value: Any, left: Any, encoding: Encoding
+) -> None:
+    """Where there is anything to hide; what is redacted already counts no more."""
+    name = "http.request.header.authorization"
+    attributes = {name: given_value, "a": {"password": given_value, "n": 1}}
+    expected = {name: left, "a": {"password": left, "n": 1}}
+    if encoding is Encoding.JSON:
+        clean = REDACTOR.redact(Signal.TRACES, encoding, json_body([span(1, attributes=attributes)]))
+        assert json.loads(clean.body) == json.loads(json_body([span(1, attributes=expected)]))
+    else:
+        made = traces([span(1, attributes=attributes)]).SerializeToString()
+        clean = REDACTOR.redact(Signal.TRACES, encoding, made)
+        assert clean.body == traces([span(1, attributes=expected)]).SerializeToString()
+    assert clean.counts == ({} if left == given_value else {"attribute": 2})
+
+
+def test_json_is_read_before_it_is_searched() -> None:
+    """Escapes hide nothing, and numbers, ids and fields that nobody knows stay as they are."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY.secret)
+    ids = '"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"00f067aa0ba902b7"'
+    body = (
+        f'{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{ids},"name":"{escaped}","startTimeUnixNano":"18","x":'
+        f'[1e3,{{"{escaped}":9007199254740993}}]}}]}}]}}]}}'
+    ).encode()
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, body)
+    assert clean.counts == {KEY.kind: 2}
+    assert json.loads(clean.body) == json.loads(body.decode().replace(escaped, KEY.redacted))
+    assert decode(Signal.TRACES, Encoding.JSON, clean.body, 1).spans[0].name == KEY.redacted
+
+
+def test_bytes_in_json_are_searched_as_what_they_are() -> None:
+    """Base64 is only how JSON writes them."""
+    one = span(1, attributes={"a": b"\xff" + KEY.secret.encode()})
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, json_body([one]))
+    expected = span(1, attributes={"a": b"\xff" + KEY.redacted.encode()})
+    assert json.loads(clean.body) == json.loads(json_body([expected]))
+
+
+# --- fields of a later protocol --------------------------------------------------------------------------------
+
+
+def _with_unknown(data: bytes) -> bytes:
+    """Make a span with a secret in its name, and an unknown field 1000 with `data`."""
+    one = span(1, name=KEY.text).SerializeToString() + b"\xc2\x3e" + bytes([len(data)]) + data
+    return ExportTraceServiceRequest.FromString(
+        traces([Span.FromString(one)], scope="kept").SerializeToString()
+    ).SerializeToString()
+
+
+def test_fields_that_are_not_known_survive() -> None:
+    """What a later protocol adds is stored as it came, though a text beside it was written again."""
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, _with_unknown(b"\x0a\x05later"))
+    assert b"\xc2\x3e\x07\x0a\x05later" in clean.body
+    assert KEY.secret.encode() not in clean.body
+
+
+def test_a_field_that_is_not_known_goes_where_a_secret_is_in_it() -> None:
+    """Nobody knows where it begins; its message stays, and what else is in it."""
+    data = b"\x0a" + bytes([len(KEY.secret)]) + KEY.secret.encode()
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, _with_unknown(data))
+    assert KEY.secret.encode() not in clean.body
+    assert clean.counts == {KEY.kind: 2}
+    [one] = ExportTraceServiceRequest.FromString(clean.body).resource_spans[0].scope_spans[0].spans
+    assert one == span(1, name=KEY.redacted)
+
+
+# --- what follows from it ---------------------------------------------------------------------------------------
+
+
+def test_the_same_request_again_is_the_same_after_redaction() -> None:
+    """So a span or log that is sent twice is still stored once."""
+    message = logs([log("x", body=f"use {KEY.text}"), log("y", body="z")])
+    first, second = (
+        decode(Signal.LOGS, Encoding.PROTOBUF, REDACTOR.redact(Signal.LOGS, Encoding.PROTOBUF, body).body, 1)
+        for body in (message.SerializeToString(), message.SerializeToString())
+    )
+    assert [one.digest for one in first.logs] == [one.digest for one in second.logs]
+
+
+def test_names_of_metrics_are_clean_too() -> None:
+    """They are shown in the status."""
+    message = ExportMetricsServiceRequest()
+    metric = message.resource_metrics.add().scope_metrics.add().metrics.add(name=f"calls {KEY.text}")
+    metric.sum.data_points.add(as_int=1).attributes.add(key="k", value=any_value(KEY.text))
+    clean = REDACTOR.redact(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString())
+    assert decode(Signal.METRICS, Encoding.PROTOBUF, clean.body, 1).metrics == {f"calls {KEY.redacted}": 1}
+    assert KEY.secret.encode() not in clean.body
+
+
+def test_both_encodings_come_to_the_same() -> None:
+    """Every secret there is, in one request."""
+    draw = random.Random(3)  # noqa: S311 - noise
+    values = {f"a{n}": one.text for n, one in enumerate([*SECRETS, *IN_CONTEXT])}
+    one = span(1, attributes={**values, "noise": draw.randbytes(100).hex(), "x-api-key": ["k"]})
+    protobuf = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, traces([one]).SerializeToString())
+    in_json = REDACTOR.redact(Signal.TRACES, Encoding.JSON, json_body([one]))
+    assert protobuf.counts == in_json.counts
+    [from_protobuf] = (
+        ExportTraceServiceRequest.FromString(protobuf.body).resource_spans[0].scope_spans[0].spans
+    )
+    [from_json] = json.loads(in_json.body)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert span_json(from_protobuf)["attributes"] == from_json["attributes"]
+    assert MessageToDict(from_protobuf)["name"] == from_json["name"]
+
+
+def test_only_the_spans_with_a_secret_are_written_anew() -> None:
+    """Their neighbours keep every byte."""
+    quiet = span(2, attributes={"a": "b" * 1000})
+    clean = clean_traces(traces([quiet, span(1, name=KEY.text), quiet]))
+    spans = clean.resource_spans[0].scope_spans[0].spans
+    assert [one.name for one in spans] == ["work", KEY.redacted, "work"]
+    assert spans[0].SerializeToString() == quiet.SerializeToString()
+
+
+def test_logs_of_json_are_redacted_too() -> None:
+    """Their bodies may be any value."""
+    body = (
+        b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"kvlistValue":{"values":[{"key":"api_key",'
+    )
+    body += b'"value":{"stringValue":"x1y2"}}]}}}]}]}]}'
+    clean = REDACTOR.redact(Signal.LOGS, Encoding.JSON, body)
+    assert b"x1y2" not in clean.body
+    message = decode(Signal.LOGS, Encoding.JSON, clean.body, 1)
+    assert len(message.logs) == 1
