@@ -19,7 +19,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from otel_sessions import semconv
 from otel_sessions.backend.habits import HABITS
 from otel_sessions.backend.json_values import loads
-from otel_sessions.backend.records import SessionHint
+from otel_sessions.backend.records import Emitter, SessionHint
 from otel_sessions.backend.resolve import hint_of, service_scope
 from otel_sessions.backend.vocabulary import (
     ABSENT,
@@ -47,6 +47,7 @@ __all__ = [
     "hint",
     "identity",
     "plain",
+    "sender_of",
     "source_of",
     "span_id",
     "trace_id",
@@ -349,6 +350,17 @@ def source_of(resource: Resource) -> Source:
         scope=identity(service_scope(texts.get(semconv.SERVICE_NAMESPACE, ""), service)),
         session=slots.values.get("session") if _is_global(slots) else None,
         user=slots.values.get("user"),
+    )
+
+
+def sender_of(resource: Resource) -> Emitter:
+    """Return who sends, as the resource says it: its service and the SDK that it uses."""
+    texts = {attribute.key: attribute.value.string_value for attribute in resource.attributes}
+    sdk = (texts.get("telemetry.sdk.name", ""), texts.get("telemetry.sdk.language", ""))
+    return Emitter(
+        word(texts.get(semconv.SERVICE_NAME, "")),
+        word(", ".join(filter(None, sdk))),
+        word(texts.get("telemetry.sdk.version", "")),
     )
 
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final
 
 from otel_sessions.backend.records import Changes, Request, Signal, Sums, SumsChange
+from otel_sessions.backend.vitals import Chores, Emitters, Rates, RecentCommits
 from otel_sessions.lifecycle import ENDINGS, EndReason, Outcome, State
 
 __all__ = [
@@ -161,10 +162,21 @@ class WriteCounts:
         self.logs_pruned = 0
         self.rejected: Counter[str] = Counter({signal.value: 0 for signal in Signal})
         self.sessions = SessionCounts()
+        self.rates = Rates()
+        self.recent = RecentCommits()
+        self.emitters = Emitters()
+        self.chores = Chores()
+
+    def note_taken(self, request: Request, now: int) -> None:
+        """Count a request that was taken at `now`, monotonic ns."""
+        self.rejected[request.signal.value] += request.rejected
+        self.rates.note(now, len(request.spans), len(request.logs))
+        self.emitters.note(request.emitted, request.received_at)
 
     def note_commit(self, requests: Sequence[Request], changes: Changes, duration: int) -> None:
         """Count a commit that took `duration` ns."""
         self.commit_seconds.observe(duration / _NS)
+        self.recent.note(duration)
         if requests:
             self.commit_requests.observe(len(requests))
         ended = sum(span.end is not None for request in requests for span in request.spans)
@@ -175,8 +187,11 @@ class WriteCounts:
         self.logs_again += logs - changes.new_logs
         self.sessions.note(changes.sums)
 
-    def note_pruned(self, sessions: Collection[str], spans: int, logs: int) -> None:
-        """Count what retention removed."""
+    def note_pruned(self, sessions: Collection[str], spans: int, logs: int, at: int) -> None:
+        """Count what retention removed at a time, Unix ns."""
+        self.chores.looked_at = at
+        if sessions or spans or logs:
+            self.chores.removed_at = at
         self.sessions_pruned += len(sessions)
         self.spans_pruned += spans
         self.logs_pruned += logs

@@ -22,7 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sessions import semconv
 from otel_sessions.backend import otlp_json
-from otel_sessions.backend.attributes import Source, source_of
+from otel_sessions.backend.attributes import Source, sender_of, source_of
 from otel_sessions.backend.decode_logs import (
     announced_root,
     announced_span,
@@ -31,7 +31,15 @@ from otel_sessions.backend.decode_logs import (
     run_event,
 )
 from otel_sessions.backend.decode_spans import decode_span, root_event
-from otel_sessions.backend.records import Encoding, LogRecord, Request, RunEvent, Signal, SpanRecord
+from otel_sessions.backend.records import (
+    Emitted,
+    Encoding,
+    LogRecord,
+    Request,
+    RunEvent,
+    Signal,
+    SpanRecord,
+)
 from otel_sessions.backend.vocabulary import emitter_of
 
 __all__ = ["MAX_ITEMS", "DecodeError", "ExportRequest", "decode", "parse"]
@@ -100,8 +108,10 @@ def _count_items(message: ExportRequest) -> int:
 def _traces(message: ExportTraceServiceRequest, encoding: Encoding, body: bytes, received_at: int) -> Request:
     spans: list[SpanRecord] = []
     events: list[RunEvent] = []
+    emitted: list[Emitted] = []
     ordinal = 0
     for resource_spans in message.resource_spans:
+        before = len(spans)
         source = source_of(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans:
             emitter = emitter_of(scope_spans.scope.name)
@@ -114,6 +124,8 @@ def _traces(message: ExportTraceServiceRequest, encoding: Encoding, body: bytes,
                 event = root_event(*decoded)
                 if event is not None:
                     events.append(event)
+        own = spans[before:]
+        emitted.append(Emitted(sender_of(resource_spans.resource), len(own), 0, _ids(own)))
     rejected = ordinal - len(spans)
     return Request(
         Signal.TRACES,
@@ -125,7 +137,13 @@ def _traces(message: ExportTraceServiceRequest, encoding: Encoding, body: bytes,
         rejected=rejected,
         message=f"{rejected} of {ordinal} spans have no valid trace id or span id" if rejected else "",
         keep=bool(spans),
+        emitted=tuple(emitted),
     )
+
+
+def _ids(records: Iterable[SpanRecord | LogRecord]) -> frozenset[str]:
+    """Return the ids of sessions that records bear, as they were sent."""
+    return frozenset(record.hint.value for record in records if record.hint is not None)
 
 
 @dataclass(slots=True)
@@ -135,6 +153,7 @@ class _Gathered:
     spans: list[SpanRecord] = field(default_factory=list[SpanRecord])
     logs: list[LogRecord] = field(default_factory=list[LogRecord])
     events: list[RunEvent] = field(default_factory=list[RunEvent])
+    emitted: list[Emitted] = field(default_factory=list[Emitted])
 
 
 def _logs(message: ExportLogsServiceRequest, encoding: Encoding, body: bytes, received_at: int) -> Request:
@@ -142,6 +161,7 @@ def _logs(message: ExportLogsServiceRequest, encoding: Encoding, body: bytes, re
     ordinal = 0
     seen: Counter[bytes] = Counter()
     for resource_logs in message.resource_logs:
+        before = len(gathered.logs)
         source = source_of(resource_logs.resource)
         for scope_logs in resource_logs.scope_logs:
             scope = scope_logs.scope.name
@@ -153,6 +173,8 @@ def _logs(message: ExportLogsServiceRequest, encoding: Encoding, body: bytes, re
                 else:
                     _take_event(gathered, log, source, ordinal, digest)
                 ordinal += 1
+        own = gathered.logs[before:]
+        gathered.emitted.append(Emitted(sender_of(resource_logs.resource), 0, len(own), _ids(own)))
     return Request(
         Signal.LOGS,
         encoding,
@@ -162,6 +184,7 @@ def _logs(message: ExportLogsServiceRequest, encoding: Encoding, body: bytes, re
         logs=tuple(gathered.logs),
         events=tuple(gathered.events),
         keep=bool(gathered.logs),
+        emitted=tuple(gathered.emitted),
     )
 
 

@@ -436,7 +436,7 @@ class Ingest:
 
     def _note(self, request: Request) -> None:
         self._counters.add(request)
-        self.counts.rejected[request.signal.value] += request.rejected
+        self.counts.note_taken(request, self._clock.monotonic())
 
     def _settle(self, batch: Sequence[_Waiting], error: BaseException | None) -> None:
         for one in batch:

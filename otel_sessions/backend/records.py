@@ -15,6 +15,8 @@ from otel_sessions.lifecycle import Run
 __all__ = [
     "CATEGORIES",
     "Changes",
+    "Emitted",
+    "Emitter",
     "Encoding",
     "Flag",
     "Gauge",
@@ -199,6 +201,23 @@ class RunEvent:
     open_spans: tuple[bytes, ...] = ()
 
 
+class Emitter(NamedTuple):
+    """Who sends, by its resource; "" is what that does not say."""
+
+    service: str
+    sdk: str = ""  # telemetry.sdk.name and .language: "opentelemetry, python"
+    version: str = ""  # telemetry.sdk.version
+
+
+class Emitted(NamedTuple):
+    """What one resource of a request holds; `sessions` are ids as they were sent."""
+
+    emitter: Emitter
+    spans: int
+    logs: int
+    sessions: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One export request, decoded. `body` is what came, decompressed and, but for secrets, untouched.
@@ -218,6 +237,7 @@ class Request:
     message: str = ""  # why, for partial_success
     keep: bool = True
     redacted: Mapping[str, int] = field(default_factory=dict[str, int])  # secrets that were in it, by kind
+    emitted: tuple[Emitted, ...] = ()  # who sent what of it
 
 
 @dataclass(frozen=True, slots=True)

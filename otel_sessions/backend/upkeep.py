@@ -47,11 +47,12 @@ class Upkeep:
             try:
                 await self._prune_all()
             except BackendError as error:
+                self._ingest.counts.chores.trouble = str(error)
                 if str(error) != failing:
                     logger.error("nothing can be removed: %s", error)  # noqa: TRY400 - it says what to do
                 failing = str(error)
             else:
-                failing = ""
+                self._ingest.counts.chores.trouble = failing = ""
             await asyncio.sleep(PRUNE_SECONDS)
 
     async def _prune_all(self) -> None:
@@ -68,7 +69,7 @@ class Upkeep:
 
     def _take(self, pruned: Pruned) -> None:
         self._live.forget(pruned.keys, pruned.changes)
-        self._ingest.counts.note_pruned(pruned.keys, pruned.spans, pruned.logs)
+        self._ingest.counts.note_pruned(pruned.keys, pruned.spans, pruned.logs, self._clock.wall())
 
     async def _probe_on(self) -> None:
         while True:

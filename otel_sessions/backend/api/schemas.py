@@ -63,6 +63,10 @@ def _count(description: str = "") -> Schema:
     return _say({"type": "integer", "minimum": 0}, description)
 
 
+def _rate() -> Schema:
+    return {"type": "number", "minimum": 0}
+
+
 def _ns(description: str) -> Schema:
     return {"type": "string", "pattern": "^-?[0-9]+$", "description": f"{description}; ns as a string"}
 
@@ -407,6 +411,54 @@ SCHEMAS: Final[dict[str, Schema]] = {
             incomplete_sessions=_count("sessions of which spans are missing"),
             missing_spans=_count("known to exist, but not stored; over all sessions"),
             bytes_free=_count("of those on disk: used again by what comes"),
+            wal_bytes=_count("of those on disk: the write-ahead log"),
+            schema_version=_count(),
+            engine=_text("what it is stored with, and its version"),
+        ),
+        python=_text("version"),
+        disk=_closed(
+            "Where it is stored",
+            folder=_text(),
+            size=_or_null(_count("bytes")),
+            free=_or_null(_count("bytes")),
+        ),
+        trouble=_or_null(_text("why nothing can be stored now, as /readyz says it; null where all is well")),
+        rates=_closed(
+            "What came a second, over the last `seconds`",
+            seconds=_count(),
+            requests=_rate(),
+            spans=_rate(),
+            logs=_rate(),
+        ),
+        commits=_closed(
+            "How long the last `count` commits took; null where there was none",
+            count=_count(),
+            p50=_or_null(_ns("median")),
+            p99=_or_null(_ns("99th percentile")),
+            max=_or_null(_ns("the longest")),
+        ),
+        retention=_closed(
+            "What is removed; null where there is no such bound, or it has not happened since the start",
+            age=_or_null(_ns("since a session was last seen")),
+            size=_or_null(_count("bytes of the database")),
+            looked_at=_or_null(_ns("when it last looked, Unix")),
+            removed_at=_or_null(_ns("when it last removed something, Unix")),
+            trouble=_or_null(_text("why nothing can be removed")),
+        ),
+        emitters=_list(
+            _closed(
+                "Who sent something since the start, by its resource",
+                service=_or_null(_text("service.name")),
+                sdk=_or_null(_text("telemetry.sdk.name and telemetry.sdk.language")),
+                sdk_version=_or_null(_text("telemetry.sdk.version")),
+                others=_say(_FLAG, "all beyond the first hundred, together"),
+                spans=_count(),
+                logs=_count(),
+                sessions=_count("different ids of sessions that it sent; 0 where it sends none"),
+                sessions_exact=_say(_FLAG, "false where there may be more"),
+                last_seen_at=_ns("Unix"),
+            ),
+            "who was seen last first",
         ),
         ingest=_counts("the write path"),
         receivers={

@@ -180,6 +180,9 @@ class Totals:
     incomplete_sessions: int  # of which spans are missing
     missing_spans: int
     bytes_free: int = 0  # of those on disk: used again by what comes
+    wal_bytes: int = 0  # of those on disk: the write-ahead log
+    schema_version: int = 0
+    engine: str = ""  # what it is stored with, and its version
 
 
 @dataclass(frozen=True, slots=True)

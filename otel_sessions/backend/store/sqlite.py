@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from otel_sessions.backend.store._connection import Readers, connect, translated
 from otel_sessions.backend.store._folder import FolderLock
 from otel_sessions.backend.store._list import count_states, list_sessions
 from otel_sessions.backend.store._read import Reader
-from otel_sessions.backend.store._schema import prepare
+from otel_sessions.backend.store._schema import SCHEMA_VERSION, prepare
 from otel_sessions.backend.store._search import search
 from otel_sessions.backend.store._traces import TraceReader
 from otel_sessions.backend.store._upkeep import free_bytes, prunable
@@ -240,8 +241,22 @@ class SqliteStore:
                 "SELECT count(*), ifnull(sum(missing_spans), 0) FROM sessions WHERE missing_spans > 0"
             ).fetchone()
             free = free_bytes(conn)
-        size = sum(path.stat().st_size for path in self._files() if path.exists())
-        return Totals(sum(by_state.values()), spans, logs, chunks, size, by_state, incomplete, missing, free)
+        sizes = [path.stat().st_size if path.exists() else 0 for path in self._files()]
+        return Totals(
+            sum(by_state.values()),
+            spans,
+            logs,
+            chunks,
+            sum(sizes),
+            by_state,
+            incomplete,
+            missing,
+            free,
+            wal_bytes=sizes[1],
+            schema_version=SCHEMA_VERSION,
+            engine=f"SQLite {sqlite3.sqlite_version}",
+        )
 
     def _files(self) -> tuple[Path, ...]:
+        """Return the database, its write-ahead log, and what is shared of that."""
         return (self._path, self._path.with_name(f"{_FILE}-wal"), self._path.with_name(f"{_FILE}-shm"))
