@@ -49,6 +49,7 @@ def init(
     signals: bool | None = None,
     trust_baggage: bool | None = None,
     task_traces: bool | None = None,
+    thread_context: bool | None = None,
 ) -> Handle:
     """Set up tracing. May be called any number of times: one provider, one processor, one thread are left.
 
@@ -64,6 +65,8 @@ def init(
     `task_traces` makes each task of a session a trace of its own, linked to the session's root: for long
     sessions in tools that show a trace only when its root has ended. Where the sampler would drop such a
     trace, the task stays in the trace of its session.
+    `thread_context` lets threads, timers, thread pools and gevent's greenlets begin in the session that is
+    current where they are started, as `wrap()` does for one function.
 
     Arguments win over the environment. What is left out stays as it is, at first as the environment says.
     Raises ConfigurationError, and changes nothing, for a value without sense and for what can't be changed
@@ -80,6 +83,7 @@ def init(
         signals=signals,
         trust_baggage=trust_baggage,
         task_traces=task_traces,
+        thread_context=thread_context,
     )
     _check(asked)
     runtime = _provider.configure(asked)
@@ -108,7 +112,7 @@ def _processors(given: Any) -> tuple[SpanProcessor, ...] | None:
 def _check(asked: _provider.Arguments) -> None:
     if asked.service_name is not None:
         text("service_name", asked.service_name)
-    for option in ("capture", "export", "signals", "trust_baggage", "task_traces"):
+    for option in ("capture", "export", "signals", "trust_baggage", "task_traces", "thread_context"):
         switch(option, getattr(asked, option))
     if asked.exporter is not None:
         _has("exporter", asked.exporter, "export", "SpanExporter")

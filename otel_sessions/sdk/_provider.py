@@ -29,6 +29,7 @@ from otel_sessions.sdk import _context, _exit, _process
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._runtime import Arguments, Plan, ResourceView, Runtime
 from otel_sessions.sdk._settings import Content, Settings, asks_for_export, names_endpoint, sdk_disabled
+from otel_sessions.sdk._threads import carry_into_threads
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -160,6 +161,8 @@ def confined(confinement: Confinement, patience: float) -> Generator[None]:
             for _, processor, pipeline in pipelines:
                 processor.pipeline = pipeline
             _state.processors[:] = [(provider, processor) for provider, processor, _ in pipelines]
+            outside = _state.runtime
+            carry_into_threads(wanted=outside is not None and outside.settings.thread_context)
         if runtime is not None:
             runtime.finish(time.monotonic() + patience, with_provider=False)
 
@@ -248,6 +251,7 @@ def _install(provider: trace.TracerProvider | None, plan: Plan, *, explicit: boo
     runtime = Runtime(provider, plan, own=provider is _state.built, explicit=explicit)
     _put_processor(runtime)
     _state.runtime = runtime
+    carry_into_threads(wanted=plan.settings.thread_context)
     runtime.worker.start()
     if plan.events.exporter != "none":
         runtime.liveness.start()

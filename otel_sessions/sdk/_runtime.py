@@ -20,6 +20,7 @@ from otel_sessions.sdk._liveness import EventSettings, Liveness
 from otel_sessions.sdk._others import Others
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 from otel_sessions.sdk._spare import Spare
+from otel_sessions.sdk._threads import carry_into_threads
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -51,6 +52,7 @@ class Arguments:
     signals: bool | None = None
     trust_baggage: bool | None = None
     task_traces: bool | None = None
+    thread_context: bool | None = None
 
     def updated(self, later: Arguments) -> Arguments:
         """Return these arguments with what a later call asks for."""
@@ -59,7 +61,12 @@ class Arguments:
 
     def within(self) -> Arguments:
         """Return what of these arguments decides on what is recorded, and nothing that reaches outside."""
-        return Arguments(capture=self.capture, trust_baggage=self.trust_baggage, task_traces=self.task_traces)
+        return Arguments(
+            capture=self.capture,
+            trust_baggage=self.trust_baggage,
+            task_traces=self.task_traces,
+            thread_context=self.thread_context,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,7 @@ class Plan:
             signals=arguments.signals,
             trust_baggage=arguments.trust_baggage,
             task_traces=arguments.task_traces,
+            thread_context=arguments.thread_context,
             service_name=arguments.service_name,
         )
         return cls(
@@ -316,6 +324,7 @@ class Runtime:
         if plan.events != self.events:
             self.liveness.change(plan.events, time.monotonic() + EXIT_DEADLINE)
         self.arguments, self.settings, self.events = plan.arguments, plan.settings, plan.events
+        carry_into_threads(wanted=plan.settings.thread_context)
         self.processors = plan.arguments.span_processors or ()
         self.hearsay = self._is_hearsay()
 

@@ -82,6 +82,7 @@ class Settings:
     signals: bool = True
     trust_baggage: bool = False
     task_traces: bool = False
+    thread_context: bool = False
     service_name: str | None = None
     exporter: Exporter = "otlp"
     endpoint: Endpoint | None = None
@@ -99,6 +100,7 @@ class Settings:
         signals: bool | None = None,
         trust_baggage: bool | None = None,
         task_traces: bool | None = None,
+        thread_context: bool | None = None,
         service_name: str | None = None,
     ) -> Settings:
         """Make settings of arguments and environment; raise ConfigurationError for a value without sense."""
@@ -110,11 +112,14 @@ class Settings:
             trust_baggage = _flag(environ, "OTEL_SESSIONS_TRUST_BAGGAGE")
         if task_traces is None:
             task_traces = _flag(environ, "OTEL_SESSIONS_TASK_TRACES")
+        if thread_context is None:
+            thread_context = _flag(environ, "OTEL_SESSIONS_THREAD_CONTEXT")
         return cls(
             content=_content(environ, capture),
             signals=signals is not False,
             trust_baggage=trust_baggage,
             task_traces=task_traces,
+            thread_context=thread_context,
             service_name=service_name,
             exporter=exporter,
             endpoint=resolve_endpoint("traces", environ) if exporter == "otlp" else None,

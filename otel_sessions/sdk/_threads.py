@@ -1,0 +1,129 @@
+"""`init(thread_context=True)`: what is current goes along into threads, timers, executors and greenlets.
+
+For programs that can't `wrap()` each function, since frameworks start their threads. What starts a thread or
+submits to an executor is patched once and asks the switch each time. Only what we make current goes along:
+the session and the OpenTelemetry Context. Other context variables keep their meaning.
+
+opentelemetry-instrumentation-threading does much the same, but pins another release of OpenTelemetry than the
+one that is installed (pip can't resolve it beside 1.45.2), leaves executors' own threads in the session that
+first needed them, and knows no greenlets.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
+from typing import Any, Final
+
+from opentelemetry import context as otel
+
+from otel_sessions.sdk import _context
+from otel_sessions.sdk._guard import guard
+
+__all__ = ["carry_into_threads"]
+
+_OURS: Final = "otel-sessions-"
+"""How the names of our threads begin: they belong to no session."""
+
+
+class _Patch:
+    """Whether threads are given what is current, and what was patched for it; one instance."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.threads = False
+        self.greenlets = False
+        self.submitting = threading.local()
+
+
+_patch: Final = _Patch()
+
+
+def carry_into_threads(*, wanted: bool) -> None:
+    """Switch it on or off for all that is started from now on."""
+    _patch.wanted = wanted
+    if wanted:
+        with guard("threads"):
+            _patch_threads()
+            _patch_greenlets()
+
+
+def _patch_threads() -> None:
+    if _patch.threads:
+        return
+    _patch.threads = True
+    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+
+    @functools.wraps(start)
+    def start_inside(self: threading.Thread) -> None:
+        with guard("threads"):
+            _prepare(self)
+        start(self)
+
+    @functools.wraps(submit)
+    def submit_inside(
+        self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        around = getattr(_patch.submitting, "now", False)
+        _patch.submitting.now = True  # the executor's own threads belong to no session
+        try:
+            return submit(self, _inside(fn), *args, **kwargs)
+        finally:
+            _patch.submitting.now = around
+
+    threading.Thread.start = start_inside
+    ThreadPoolExecutor.submit = submit_inside
+
+
+def _patch_greenlets() -> None:
+    """Have gevent tell of each greenlet that starts; one imported later is found by the next `init()`."""
+    gevent: Any = sys.modules.get("gevent")
+    if gevent is not None and not _patch.greenlets:
+        _patch.greenlets = True
+        gevent.Greenlet.add_spawn_callback(_prepare_greenlet)
+
+
+def _prepare(thread: threading.Thread) -> None:
+    """Have a thread that is about to start run inside of what is current here."""
+    if not _patch.wanted or getattr(_patch.submitting, "now", False) or thread.name.startswith(_OURS):
+        return
+    run = thread.run
+    if (inside := _inside(run)) is not run:
+
+        def run_inside() -> None:
+            del thread.run  # else the thread would hold itself
+            inside()
+
+        thread.run = run_inside
+
+
+def _prepare_greenlet(greenlet: Any) -> None:
+    with guard("threads"):
+        if _patch.wanted and _anything_current():
+            context = Context()
+            context.run(_context.swap, _context.snapshot())
+            greenlet.gr_context = context
+
+
+def _inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` so that it runs inside of what is current here; itself where nothing is."""
+    if not _patch.wanted or not _anything_current():
+        return function
+    state = _context.snapshot()
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        before = _context.swap(state)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _context.swap(before)
+
+    return run
+
+
+def _anything_current() -> bool:
+    return _context.current_scope() is not None or bool(otel.get_current())
