@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode, urlsplit
 
+from otel_sessions.cli._sse import Event, events
 from otel_sessions.errors import ConfigurationError, EndpointError
 
 __all__ = ["Api"]
 
 TIMEOUT: Final = 10.0
+_SILENCE: Final = 40.0  # seconds without a word after which a stream is dead; it has a ping every 15
+_LONGEST_WORD: Final = 200
 _UNAUTHORIZED: Final = (401, 403)
 
 
@@ -44,10 +48,26 @@ class Api:
         """Return one session, or None where the backend knows no such id."""
         return self._get(f"/sessions/{quote(session_id, safe='')}")
 
-    def rows(self, session_id: str) -> dict[str, Any]:
-        """Return the spans of a session by columns."""
+    def rows(self, session_id: str, after: int | None = None) -> dict[str, Any]:
+        """Return the spans of a session by columns; with `after` those that changed since that revision."""
         path = f"/sessions/{quote(session_id, safe='')}/rows"
-        return self._found(self._get(path), path)
+        return self._found(self._get(path) if after is None else self._get(path, after=after), path)
+
+    def follow(self, after: str, *, session: str = "", query: str = "") -> Iterator[Event]:
+        """Iterate over what changes after a place in the stream, until it ends or is cut (EndpointError)."""
+        asked = {"after": after, "session": session, "q": query}
+        path = "/api/v1/stream?" + urlencode({name: value for name, value in asked.items() if value})
+        connection = self._connection(_SILENCE)
+        try:
+            response = self._request(connection, path)
+            if response.status != http.client.OK:
+                text = response.read().decode("utf-8", "replace")
+                raise EndpointError(f"{self.url} answered {response.status}: {text[:_LONGEST_WORD]}")
+            yield from events(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise EndpointError(f"the stream of {self.url} was cut ({error})") from error
+        finally:
+            connection.close()
 
     def status(self) -> dict[str, Any]:
         """Return how the backend is: its version, time and counters."""
@@ -101,13 +121,9 @@ class Api:
         raise EndpointError(f"{self.url} answered {status}: {detail}")
 
     def _exchange(self, path: str) -> tuple[int, str]:
-        connection = self._connection()
-        headers = {"Accept": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        connection = self._connection(TIMEOUT)
         try:
-            connection.request("GET", urlsplit(self.url).path.rstrip("/") + path, headers=headers)
-            response = connection.getresponse()
+            response = self._request(connection, path)
             return response.status, response.read().decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
             raise EndpointError(
@@ -117,7 +133,14 @@ class Api:
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _request(self, connection: http.client.HTTPConnection, path: str) -> http.client.HTTPResponse:
+        headers = {"Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        connection.request("GET", urlsplit(self.url).path.rstrip("/") + path, headers=headers)
+        return connection.getresponse()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
         parts = urlsplit(self.url)
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         try:
@@ -126,4 +149,4 @@ class Api:
             raise ConfigurationError(f"{self.url} is no address: {error}") from error
         if parts.scheme not in kinds or not parts.hostname:
             raise ConfigurationError(f"{self.url} is no address of a backend; say http://127.0.0.1:4318")
-        return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT)
+        return kinds[parts.scheme](parts.hostname, port, timeout=timeout)

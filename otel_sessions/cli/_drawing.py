@@ -24,8 +24,10 @@ __all__ = [
     "lines",
     "session_list",
     "session_summary",
+    "span_line",
     "span_tree",
     "state",
+    "tokens",
 ]
 
 _STATES: Final = {
@@ -73,13 +75,13 @@ class Line:
 
 
 def lines(document: Mapping[str, Any]) -> list[Line]:
-    """Read the answer of `sessions/{id}/rows`."""
+    """Read the answer of `sessions/{id}/rows`; of changed rows only (`after=`) the parents are not known."""
     base = int(document["base"])
     columns: Mapping[str, Sequence[Any]] = document["columns"]
     names: list[str] = document["names"]
     categories: list[str] = document["categories"]
+    parents = columns.get("parent") or [-1] * len(columns["name"])
     wanted = (
-        "parent",
         "name",
         "category",
         "start",
@@ -102,7 +104,7 @@ def lines(document: Mapping[str, Any]) -> list[Line]:
             output_tokens=given,
         )
         for parent, name, category, start, length, status, flags, taken, given in zip(
-            *(columns[column] for column in wanted), strict=True
+            parents, *(columns[column] for column in wanted), strict=True
         )
     ]
 
@@ -208,6 +210,21 @@ def span_tree(spans: Sequence[Line], now: int, *, alive: bool) -> Table:
         tokens = _tokens(span.input_tokens, span.output_tokens)
         table.add_row(name, _span_length(span, now, alive=alive), tokens, _marks(span))
     return table
+
+
+def span_line(span: Line) -> Text:
+    """Draw that a span opened, or how it ended."""
+    if span.end is None:
+        return Text.assemble(("▶ ", "green"), _name(span))
+    facts = (duration(span.end - span.start), _tokens(span.input_tokens, span.output_tokens))
+    glyph = ("! ", "red") if span.status == _ERROR else ("✓ ", "default")
+    figures = "  " + "  ".join(fact for fact in facts if fact) + "  "
+    return Text.assemble(glyph, _name(span), (figures, "dim"), _marks(span))
+
+
+def tokens(session: Mapping[str, Any]) -> str:
+    """Return the tokens that a session took and gave, nothing where they are unknown."""
+    return _tokens(session.get("input_tokens"), session.get("output_tokens"))
 
 
 def _guides(parents: Sequence[int]) -> Iterator[str]:

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "serve": "receive telemetry, store it, show it on a page",
     "demo": "run an invented agent, to see a session live",
     "show": "print sessions in the terminal",
+    "tail": "follow sessions in the terminal, live",
     "run": "run any command as a session",
     "doctor": "find out why nothing arrives, or not all of it, and how to mend it",
     "spool": "see, send, export or clear what could not be delivered",
