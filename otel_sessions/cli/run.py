@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TextIO
 
+from otel_sessions.cli._python import LAUNCHER, is_python, with_tracing
 from otel_sessions.cli._witness import Witness
 from otel_sessions.errors import UsageError
 
@@ -69,13 +70,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "otel-sessions run [options] [--] COMMAND [ARGUMENT ...]"
     parser.description = (
         "Run a command as a session. It has the terminal, the signals and the exit code that it would have "
-        "without us; what it traces belongs to the session, if it reads TRACEPARENT or uses our SDK. Where "
-        "traces go is said by OTEL_EXPORTER_OTLP_ENDPOINT (default: http://localhost:4318)."
+        "without us; what it traces belongs to the session, if it reads TRACEPARENT or uses our SDK. In a "
+        "Python program the installed instrumentors are switched on. Where traces go is said by "
+        "OTEL_EXPORTER_OTLP_ENDPOINT (default: http://localhost:4318)."
     )
     parser.add_argument("--name", help="the session's name (default: the command's)")
     parser.add_argument("--title", help="the human text of this one session")
     parser.add_argument("--id", help="the session's id (default: made up)")
     parser.add_argument("--tag", metavar="TAG", action="append", default=[], help="a tag; may be repeated")
+    parser.add_argument(
+        "--instrument",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="switch instrumentors on in every Python below, or in none (default: where COMMAND is Python; "
+        "OTEL_SESSIONS_INSTRUMENT)",
+    )
     parser.add_argument("line", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run")
 
 
@@ -107,12 +116,13 @@ def _let_go(stream: TextIO) -> None:
 
 def _in_session(command: Sequence[str], args: argparse.Namespace, mask: set[int]) -> Ended:
     import otel_sessions
+    from otel_sessions.sdk._settings import names_service
 
     name = args.name or name_of(command)
-    otel_sessions.init(service_name=None if _names_service(os.environ) else name_of(command), signals=False)
+    otel_sessions.init(service_name=None if names_service(os.environ) else name_of(command), signals=False)
     session = otel_sessions.start_session(name, id=args.id, title=args.title, tags=args.tag)
     try:
-        child = _spawn(command, otel_sessions.child_env(), mask)
+        child = _spawn(command, _environment(command, args.instrument), mask)
     except OSError as error:
         session.end("error", message=f"{command[0]}: {error.strerror}")
         print(f"otel-sessions: {command[0]}: {error.strerror}", file=sys.stderr)
@@ -125,9 +135,25 @@ def _in_session(command: Sequence[str], args: argparse.Namespace, mask: set[int]
     return ended
 
 
+def _environment(command: Sequence[str], instrument: bool | None) -> dict[str, str]:
+    """Return the command's environment: with the session, and with what traces a Python program."""
+    import otel_sessions
+    from otel_sessions.sdk import _instrument
+
+    environ = otel_sessions.child_env()
+    wanted = _instrument.asked(environ) if instrument is None else instrument
+    if wanted is None:
+        wanted = is_python(command, environ)
+    elif instrument is not None:
+        environ[_instrument.VARIABLE] = str(instrument).lower()
+    return with_tracing(environ) if wanted else environ
+
+
 def name_of(command: Sequence[str]) -> str:
     """Return the program's name; of an interpreter's first argument, where that is a script or a module."""
     program = Path(command[0]).name or command[0]
+    if program == LAUNCHER and len(command) > 1 and not command[1].startswith("-"):
+        return name_of(command[1:])
     if _INTERPRETER.fullmatch(program):
         if command[1:2] == ["-m"] and len(command) > 2:  # noqa: PLR2004 - the module behind -m
             return command[2]
@@ -159,11 +185,6 @@ def _name_of_signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal without a name
         return f"signal {number}"
-
-
-def _names_service(environ: Mapping[str, str]) -> bool:
-    attributes = environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return bool(environ.get("OTEL_SERVICE_NAME", "").strip()) or "service.name=" in attributes
 
 
 # --- The process -----------------------------------------------------------------------------------------

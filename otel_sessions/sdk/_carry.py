@@ -18,6 +18,7 @@ from otel_sessions.sdk import _context, _provider
 from otel_sessions.sdk._calls import decorated, is_suspended, put_back
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._headers import NAMES, headers
+from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._options import Options
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._session import continued
@@ -99,15 +100,14 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     run = _number(baggage.get_baggage(semconv.BAGGAGE_RUN, context), _SPAN_ID)
     run_trace = _number(baggage.get_baggage(semconv.BAGGAGE_TRACE, context), _TRACE_ID)
     parent = trace.get_current_span(context)
-    if not isinstance(session_id, str) or not session_id:
-        return
+    if not isinstance(session_id, str) or not session_id or ledgers.find(session_id) is not None:
+        return  # the last is one of our own, put there for child processes
     root = Root(session_id, Options(name="", id=session_id))
     above = parent.get_span_context()
     if run_trace:
         above = trace.SpanContext(run_trace, above.span_id, is_remote=True, trace_flags=above.trace_flags)
     root.attend(runtime.liveness_for(root.options), above, run)
-    runtime.carried_place = Place(root, root.options.stamp(session_id))
-    runtime.carried = continued(root, parent)
+    runtime.carry(continued(root, parent), Place(root, root.options.stamp(session_id)))
 
 
 def _number(value: object, digits: int) -> int:

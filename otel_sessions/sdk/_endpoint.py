@@ -43,10 +43,11 @@ _EXPORTERS: Final[Mapping[str, Exporter]] = {
     "otlp": "otlp",
     "otlp_proto_http": "otlp",
     "otlp_proto_grpc": "otlp",
+    "otel_sessions": "otlp",
     "console": "console",
     "none": "none",
 }
-"""Values of OTEL_{TRACES,LOGS}_EXPORTER; the two long ones are entry points of the official exporters."""
+"""Values of OTEL_{TRACES,LOGS}_EXPORTER; the long ones are entry points, the last one of them ours."""
 
 
 @dataclass(frozen=True, slots=True)

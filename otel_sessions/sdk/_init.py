@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from opentelemetry import trace
 
 from otel_sessions.errors import ConfigurationError
-from otel_sessions.sdk import _carry, _provider
+from otel_sessions.sdk import _carry, _instrument, _provider
 from otel_sessions.sdk._options import switch, text
 from otel_sessions.sdk._start import session, start_solo
 from otel_sessions.sdk._values import shown
@@ -49,6 +50,7 @@ def init(
     signals: bool | None = None,
     trust_baggage: bool | None = None,
     task_traces: bool | None = None,
+    instrument: bool | None = None,
     thread_context: bool | None = None,
 ) -> Handle:
     """Set up tracing. May be called any number of times: one provider, one processor, one thread are left.
@@ -65,6 +67,8 @@ def init(
     `task_traces` makes each task of a session a trace of its own, linked to the session's root: for long
     sessions in tools that show a trace only when its root has ended. Where the sampler would drop such a
     trace, the task stays in the trace of its session.
+    `instrument=True` (or OTEL_SESSIONS_INSTRUMENT=true) switches on the instrumentors that are installed, but
+    those that OTEL_PYTHON_DISABLED_INSTRUMENTATIONS names; import what they trace before or after it.
     `thread_context` lets threads, timers, thread pools and gevent's greenlets begin in the session that is
     current where they are started, as `wrap()` does for one function.
 
@@ -73,6 +77,8 @@ def init(
     any more.
     """
     switch("auto_session", auto_session)
+    switch("instrument", instrument)
+    instrument = _instrument.asked(os.environ) if instrument is None else instrument
     asked = _provider.Arguments(
         service_name=service_name,
         tracer_provider=tracer_provider,
@@ -90,6 +96,8 @@ def init(
     if runtime is None:
         return Handle(None, joined=False, session=_start_solo(service_name) if auto_session else None)
     _carry.take_up(runtime, _provider.environ())
+    if instrument:
+        _instrument.switch_on(os.environ)
     started = _start_solo(service_name) if auto_session else runtime.carried
     return Handle(runtime.provider, joined=not runtime.own, session=started)
 

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -101,9 +101,10 @@ def here() -> tuple[Session | None, Root | None]:
     if scope is not None and scope.session is not None:
         return scope.session, scope.place.root
     runtime = _state.runtime
-    if runtime is None or runtime.carried_place is None:
+    place = None if runtime is None else runtime.carried_place
+    if runtime is None or place is None:
         return None, None
-    return runtime.carried, runtime.carried_place.root
+    return runtime.carried, place.root
 
 
 def content() -> Content:
@@ -196,6 +197,8 @@ def configure(asked: Arguments) -> Runtime | None:
             asked = confinement.arguments.updated(asked.within())
         if runtime is None or runtime.closed:
             return _set_up_explicitly(asked)
+        if runtime.arguments.automatic:
+            asked = _beside_a_launcher(runtime, asked)
         plan = Plan.make(runtime.arguments.updated(asked), environ())
         _check_change(runtime, plan.arguments)
         runtime.change(plan)
@@ -319,6 +322,31 @@ def _put_processor(runtime: Runtime) -> None:
     processor = SessionProcessor(runtime)
     add(processor)
     _state.processors.append((runtime.provider, processor))
+
+
+def _beside_a_launcher(runtime: Runtime, asked: Arguments) -> Arguments:
+    """Return what of a program's wishes can be met where a launcher has set tracing up before it.
+
+    Without the launcher the program runs, so with it nothing may be raised.
+    """
+    service = ResourceView(runtime.provider).get(semconv.SERVICE_NAME)
+    if asked.service_name not in (None, service):
+        say_once(
+            "service name",
+            "otel_sessions: service_name=%r has no effect: tracing was set up before the program, as %r; "
+            "set OTEL_SERVICE_NAME",
+            asked.service_name,
+            service,
+        )
+        asked = replace(asked, service_name=None)
+    if asked.tracer_provider not in (None, runtime.provider):
+        say_once(
+            "tracer provider",
+            "otel_sessions: tracer_provider has no effect: another one was set up before the program, by how "
+            "it was launched",
+        )
+        asked = replace(asked, tracer_provider=None)
+    return asked
 
 
 def _check_change(runtime: Runtime, arguments: Arguments) -> None:

@@ -52,6 +52,8 @@ class Arguments:
     signals: bool | None = None
     trust_baggage: bool | None = None
     task_traces: bool | None = None
+    automatic: bool | None = None
+    """Whether no line of the program asked for it, but how it was launched."""
     thread_context: bool | None = None
 
     def updated(self, later: Arguments) -> Arguments:
@@ -117,11 +119,11 @@ class Runtime:
     """
 
     __slots__ = (
+        "_carried_place",
         "_finished",
         "_finishing",
         "arguments",
         "carried",
-        "carried_place",
         "closed",
         "cold",
         "events",
@@ -151,7 +153,7 @@ class Runtime:
         self.events = plan.events
         self.processors: Sequence[SpanProcessor] = plan.arguments.span_processors or ()
         self.carried: Session | None = None
-        self.carried_place: Place | None = None
+        self._carried_place: Place | None = None
         outlet = _outlet(plan, own=own)
         if explicit:  # a session that sets tracing up may start in an event loop, which must not stall
             outlet.prepare()
@@ -169,6 +171,16 @@ class Runtime:
     def _is_hearsay(self) -> bool:
         """Tell whether spans leave by exporters of others alone: nobody can tell what arrived."""
         return not self.worker.exports and (not self.own or bool(self.processors))
+
+    @property
+    def carried_place(self) -> Place | None:
+        """Where spans belong that have no session: a run of the parent process, or of this whole process."""
+        place = self._carried_place
+        return None if place is None or place.root is None or place.root.ended else place
+
+    def carry(self, session: Session, place: Place) -> None:
+        """Let all that has no session belong to this one, for this whole process."""
+        self.carried, self._carried_place = session, place
 
     @property
     def trust_baggage(self) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "asks_for_export",
     "names_endpoint",
+    "names_service",
     "sdk_disabled",
     "spool_root",
 ]
@@ -140,6 +141,12 @@ def names_endpoint(environ: Mapping[str, str]) -> bool:
     """Tell whether the environment names an endpoint: then events may be sent without `init()`."""
     signals = ("", "TRACES_", "LOGS_")
     return any(environ.get(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", "").strip() for signal in signals)
+
+
+def names_service(environ: Mapping[str, str]) -> bool:
+    """Tell whether the environment names the service."""
+    attributes = environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return bool(environ.get("OTEL_SERVICE_NAME", "").strip()) or "service.name=" in attributes
 
 
 def sdk_disabled(environ: Mapping[str, str]) -> bool:

@@ -1,0 +1,371 @@
+"""Tracing without a line of code: real programs below `opentelemetry-instrument`, told of by a real backend."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backend_process import BackendProcess, clean_environment
+
+from otel_sessions.cli._api import Api
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path(sys.executable).with_name("opentelemetry-instrument").exists(),
+        reason="opentelemetry-instrumentation is not installed here",
+    ),
+]
+
+LAUNCHER = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable]
+
+SPANS = """
+import threading
+from opentelemetry import trace
+tracer = trace.get_tracer("program")
+def work(name):
+    with tracer.start_as_current_span(name):
+        pass
+work("in the main thread")
+thread = threading.Thread(target=work, args=("in a thread",))
+thread.start()
+thread.join()
+"""
+
+
+class Stage:
+    """A backend, and programs that are launched with it as their endpoint."""
+
+    def __init__(self, backend: BackendProcess, folder: Path) -> None:
+        self.backend = backend
+        self.folder = folder
+        self.path: list[Path] = []
+        self.before = {session["id"] for session in self._all()}
+
+    def environment(self, **more: str) -> dict[str, str]:
+        path = {"PYTHONPATH": os.pathsep.join(map(str, self.path))} if self.path else {}
+        return clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": self.backend.url, **path, **more})
+
+    def start(self, source: str, name: str = "agent.py", **more: str) -> subprocess.Popen[str]:
+        """Start a program of this source below the launcher."""
+        program = self.folder / name
+        program.write_text(textwrap.dedent(source))
+        return subprocess.Popen(
+            [*LAUNCHER, str(program)],
+            env=self.environment(**more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, source: str, code: int = 0, **more: str) -> tuple[str, str]:
+        """Run one to its end; return what it printed and what it complained of."""
+        process = self.start(source, **more)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        return out, err
+
+    def sessions(self) -> list[Any]:
+        """Return the sessions that are new since this stage was set."""
+        return [session for session in self._all() if session["id"] not in self.before]
+
+    def _all(self) -> list[Any]:
+        return Api(self.backend.url).sessions(limit=500)["sessions"]
+
+    def told(self, wanted: Callable[[Mapping[str, Any]], bool] = lambda s: s["state"] == "ended") -> Any:
+        """Wait for the one session to be as wanted."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = self.sessions()
+            if len(found) == 1 and wanted(found[0]):
+                return Api(self.backend.url).session(found[0]["id"])
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+
+    def names(self, session: Mapping[str, Any]) -> list[str]:
+        """Return the names of a session's spans."""
+        rows = Api(self.backend.url).rows(session["id"])
+        return sorted(rows["names"][name] for name in rows["columns"]["name"])
+
+    def install(self, name: str, module: str, entry_points: str) -> None:
+        """Put a distribution on the path of programs: a module of that name, and its entry points."""
+        site = self.folder / f"site-{name}"
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(textwrap.dedent(entry_points))
+        (site / f"{name}.py").write_text(textwrap.dedent(module))
+        self.path.append(site)
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackendProcess]:
+    """Run one backend for all programs here."""
+    process = BackendProcess(tmp_path_factory.mktemp("data")).start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def stage(backend: BackendProcess, tmp_path: Path) -> Stage:
+    """Return the backend, and a folder for programs of its own."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    return Stage(backend, folder)
+
+
+INSTRUMENTOR = """
+    from opentelemetry import trace
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+
+    class Instrumentor(BaseInstrumentor):
+        def instrumentation_dependencies(self):
+            return ()
+
+        def _instrument(self, **kwargs):
+            provider = kwargs.get("tracer_provider")
+            tracer = trace.get_tracer("fake", tracer_provider=provider)
+            import json
+            original = json.dumps
+            def dumps(*args, **more):
+                with tracer.start_as_current_span("traced call"):
+                    return original(*args, **more)
+            json.dumps = dumps
+
+        def _uninstrument(self, **kwargs):
+            pass
+"""
+INSTRUMENTORS = """
+    [opentelemetry_instrumentor]
+    fake = fake_instrumentor:Instrumentor
+"""
+CONFIGURATOR = """
+    from opentelemetry import trace
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    class Configurator:
+        def configure(self, **kwargs):
+            provider = TracerProvider(resource=Resource.create({"service.name": "of-others"}))
+            trace.set_tracer_provider(provider)
+            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "outcome", "reason"),
+    [
+        ("", 0, None, "process_exit"),
+        ("raise ValueError('no more')", 1, "error", "error"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, "cancelled", "signal"),
+    ],
+)
+def test_a_program_that_knows_nothing_of_us_is_a_session_and_ends_as_it_did(
+    stage: Stage, end: str, code: int, outcome: str | None, reason: str
+):
+    """Its spans are all in it, those of bare threads too; its name is the script's."""
+    stage.run(SPANS + end, code)
+    session = stage.told()
+    assert (session["name"], session["service"]) == ("agent.py", "agent.py")
+    assert (session["outcome"], session["end_reason"]) == (outcome, reason)
+    assert stage.names(session) == ["in a thread", "in the main thread", "session agent.py"]
+    assert (session["inferred"], session["missing_spans"]) == (False, 0)
+
+
+def test_a_program_is_live_while_it_runs_and_lost_where_it_is_killed(stage: Stage):
+    """Nothing of it says so: the launcher's session has heartbeats like any."""
+    process = stage.start(
+        "import time\nprint('up', flush=True)\ntime.sleep(60)",
+        OTEL_SESSIONS_HEARTBEAT="0.2",
+        OTEL_SESSIONS_LEASE="1",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    stage.told(lambda s: s["state"] == "running")
+    process.kill()
+    process.communicate(timeout=30)
+    stage.told(lambda s: s["state"] == "lost")
+
+
+def test_a_program_that_uses_our_sdk_runs_as_without_the_launcher(stage: Stage):
+    """What it asks for that can't be changed any more is said, never raised."""
+    _, err = stage.run(
+        """
+        import otel_sessions
+        from opentelemetry.sdk.trace import TracerProvider
+        handle = otel_sessions.init(service_name="planner", tracer_provider=TracerProvider())
+        assert handle.session is not None
+        assert otel_sessions.current_session() is handle.session
+        with otel_sessions.tool("look up"):
+            pass
+        """
+    )
+    assert "service_name='planner' has no effect" in err
+    assert "tracer_provider has no effect" in err
+    assert stage.names(stage.told()) == ["execute_tool look up", "session agent.py"]
+
+
+def test_a_program_that_starts_its_own_session_for_itself_ends_the_launchers(stage: Stage):
+    """Both are there, and what comes later belongs to the program's."""
+    stage.run(
+        "import otel_sessions\n"
+        "otel_sessions.init(auto_session=True, service_name='mine')\n"
+        "with otel_sessions.tool('look up'): pass"
+    )
+    deadline = time.monotonic() + 30
+    while True:
+        found = {s["name"]: (s["end_reason"], s["spans"]) for s in stage.sessions()}
+        if found == {"agent.py": ("superseded", 1), "mine": ("process_exit", 2)}:
+            break
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+
+
+def test_the_provider_of_another_distribution_is_joined_and_sends_each_span_once(stage: Stage):
+    """We never displace it: its resource, its exporter; the session and its life cycle are ours."""
+    stage.install(
+        "other_distro", CONFIGURATOR, "[opentelemetry_configurator]\nother = other_distro:Configurator"
+    )
+    repeated = came_again(stage.backend)
+    stage.run(SPANS)
+    session = stage.told(lambda s: s["state"] == "ended" and s["spans"] == 3)
+    assert session["service"] == "of-others"
+    assert session["end_reason"] == "process_exit"
+    assert came_again(stage.backend) == repeated
+
+
+def test_our_name_as_exporter_delivers_durably_below_another_configurator(stage: Stage, tmp_path: Path):
+    """Nobody listens: what the program recorded is on disk afterwards, once, and not lost as with a batch."""
+    own = CONFIGURATOR.replace("OTLPSpanExporter()", "named()").replace(
+        "class Configurator", NAMED_BY_ENTRY_POINT + "    class Configurator"
+    )
+    stage.install("other_distro", own, "[opentelemetry_configurator]\nother = other_distro:Configurator")
+    spool = tmp_path / "spool"
+    address = stage.backend.url
+    stage.backend.stop()
+    _, err = stage.run(SPANS, OTEL_TRACES_EXPORTER="otel_sessions", OTEL_SESSIONS_SPOOL=str(spool))
+    assert "3 are kept" in err
+    stage.backend.start()
+    assert stage.backend.url == address
+    sent = subprocess.run(
+        [sys.executable, "-m", "otel_sessions.cli.main", "spool", "send"],
+        env=stage.environment(OTEL_SESSIONS_SPOOL=str(spool)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert sent.returncode == 0, sent.stderr
+    assert stage.told(lambda s: s["spans"] == 3)["service"] == "of-others"
+
+
+NAMED_BY_ENTRY_POINT = """
+    import os
+    from importlib.metadata import entry_points
+    def named():
+        found = entry_points(group="opentelemetry_traces_exporter", name=os.environ["OTEL_TRACES_EXPORTER"])
+        return next(iter(found)).load()()
+
+"""
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"OTEL_SESSIONS_INSTRUMENT": "false"},
+        {"OTEL_SDK_DISABLED": "true"},
+        {"OTEL_SESSIONS_INSTRUMENT": "perhaps"},
+        {"OTEL_BSP_SCHEDULE_DELAY": "soon"},
+    ],
+)
+def test_a_program_runs_untraced_where_that_is_wanted_or_the_environment_makes_no_sense(
+    stage: Stage, off: dict[str, str]
+):
+    """It prints, ends and exits as ever; what makes no sense is one line."""
+    out, err = stage.run("print('done')", **off)
+    assert out == "done\n"
+    made_no_sense = "perhaps" in off.values() or "soon" in off.values()
+    assert len(err.splitlines()) == made_no_sense, err
+    assert stage.sessions() == []
+
+
+def test_without_an_exporter_nothing_is_sent_and_with_console_it_is_printed(stage: Stage):
+    """OTEL_TRACES_EXPORTER and OTEL_LOGS_EXPORTER are honoured as by `init()`."""
+    out, _ = stage.run(SPANS, OTEL_TRACES_EXPORTER="none", OTEL_LOGS_EXPORTER="none")
+    assert out == ""
+    out, _ = stage.run(SPANS, OTEL_TRACES_EXPORTER="console", OTEL_LOGS_EXPORTER="none")
+    assert out.count('"session.id"') == 3
+    assert stage.sessions() == []
+
+
+def test_instrumentors_trace_below_the_session_and_one_that_is_switched_off_does_not(stage: Stage):
+    """OpenTelemetry's launcher loads them behind us, so that they find the provider."""
+    stage.install("fake_instrumentor", INSTRUMENTOR, INSTRUMENTORS)
+    stage.run("import json\njson.dumps(1)")
+    session = stage.told()
+    assert stage.names(session) == ["session agent.py", "traced call"]
+    assert len(session["traces"]) == 1
+
+
+def test_a_switched_off_instrumentor_traces_nothing(stage: Stage):
+    """The rest is there."""
+    stage.install("fake_instrumentor", INSTRUMENTOR, INSTRUMENTORS)
+    stage.run("import json\njson.dumps(1)", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="other, fake")
+    assert stage.names(stage.told()) == ["session agent.py"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_forked_workers_belong_to_the_session_of_their_master(stage: Stage):
+    """As gunicorn's do; the master's end is the session's."""
+    stage.run(
+        f"""
+import os
+{textwrap.dedent(SPANS)}
+children = [os.fork() for _ in range(2) if True]
+if 0 in children:
+    work("in a worker")
+    raise SystemExit(0)
+for pid in children:
+    os.waitpid(pid, 0)
+"""
+    )
+    session = stage.told(lambda s: s["state"] == "ended" and s["spans"] == 6)
+    assert stage.names(session).count("in a worker") == 3
+    assert session["end_reason"] == "process_exit"
+
+
+def test_what_the_program_starts_belongs_to_its_session_in_any_language(stage: Stage):
+    """By TRACEPARENT and BAGGAGE; a Python child takes it up by itself, and opens no session of its own."""
+    out, _ = stage.run(
+        """
+        import subprocess, sys
+        subprocess.run(["sh", "-c", "echo $TRACEPARENT $BAGGAGE"], check=True)
+        subprocess.run([sys.executable, "-c", "from opentelemetry import trace;"
+            "trace.get_tracer('x').start_span('in the child').end()"], check=True)
+        """
+    )
+    session = stage.told(lambda s: s["state"] == "ended" and s["spans"] == 2)
+    traceparent, baggage = out.split()
+    assert traceparent.split("-")[1] == session["traces"][0]
+    assert f"session.id={session['session_id']}" in baggage.split(",")
+    assert stage.names(session) == ["in the child", "session agent.py"]
+
+
+def came_again(backend: BackendProcess) -> int:
+    """Return how many spans came that were stored before."""
+    status, _, body = backend.exchange("GET", "/metrics")
+    assert status == 200
+    found = [
+        line for line in body.decode().splitlines() if line.startswith("otel_sessions_spans_duplicate_total")
+    ]
+    return sum(int(float(line.rsplit(" ", 1)[1])) for line in found)

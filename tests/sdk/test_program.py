@@ -1,0 +1,31 @@
+"""What a program is called, by the line that started its interpreter."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_sessions.sdk._program import program_name
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("python agent.py --fast", "agent.py"),
+        ("python /srv/agents/agent.py", "agent.py"),
+        ("python -u -X dev agent.py", "agent.py"),
+        ("python -Xdev -Werror agent.py -m other", "agent.py"),
+        ("python -W error agent.py", "agent.py"),
+        ("python -m uvicorn app:app", "uvicorn"),
+        ("python -um uvicorn", "uvicorn"),
+        ("python -muvicorn", "uvicorn"),
+        ("python --check-hash-based-pycs always agent.py", "agent.py"),
+        ("/usr/bin/python3.13 -c code", "python3.13"),
+        ("python3", "python3"),
+        ("python3 -", "python3"),
+        ("python3 -m", "python3"),
+        ("", "python"),
+    ],
+)
+def test_a_program_is_called_by_its_script_or_module(line: str, name: str):
+    """The interpreter's own options are passed over, with their values."""
+    assert program_name(line.split()) == name
