@@ -191,6 +191,53 @@ def a_span_in_full(session: str, span: Span, base: int, **fields: Any) -> dict[s
     } | fields
 
 
+def an_emitter(service: str | None, **fields: Any) -> dict[str, Any]:
+    """One of the emitters that a status lists."""
+    known = {"service": service, "sdk": "opentelemetry, python", "sdk_version": "1.45.2", "others": False}
+    counts = {"spans": 1200, "logs": 30, "sessions": 12, "sessions_exact": True}
+    return {**known, **counts, "last_seen_at": str(now_ns() - 3 * SECOND), **fields}
+
+
+def a_status(**fields: Any) -> dict[str, Any]:
+    """Answer of `status` where all is well and nothing came yet."""
+    now = now_ns()
+    return {
+        "version": "0.1.0",
+        "started_at": str(now - 3600 * SECOND),
+        "now": str(now),
+        "idle_after": str(300 * SECOND),
+        "python": "3.13.0",
+        "trouble": None,
+        "rates": {"seconds": 60, "requests": 0, "spans": 0, "logs": 0},
+        "commits": {"count": 0, "p50": None, "p99": None, "max": None},
+        "retention": {"age": None, "size": None, "looked_at": None, "removed_at": None, "trouble": None},
+        "emitters": [],
+        "disk": {"folder": "/data", "size": 10**12, "free": 5 * 10**11},
+        "store": {
+            **dict.fromkeys(
+                ("sessions", "spans", "logs", "chunks", "incomplete_sessions", "missing_spans"), 0
+            ),
+            "bytes_on_disk": 4096,
+            "bytes_free": 0,
+            "wal_bytes": 0,
+            "schema_version": 5,
+            "engine": "SQLite 3.45.1",
+            "sessions_by_state": {},
+        },
+        "ingest": {
+            **dict.fromkeys(("requests", "spans", "logs", "rejected", "refused", "commits"), 0),
+            **dict.fromkeys(("failed_commits", "waiting_requests", "waiting_bytes", "pruned_sessions"), 0),
+            "pruned_spans": 0,
+            "room_bytes": 2**27,
+        },
+        "receivers": {"http": {}, "grpc": {}},
+        "stream": {"watched_runs": 0, "readers": 1, "events": 0},
+        "metrics_seen": {},
+        "redacted": {"api_key": 0},
+        **fields,
+    }
+
+
 @dataclass
 class CannedBackend:
     """What it answers is plain data that a test may change at any time; events go to whoever listens."""
@@ -205,7 +252,7 @@ class CannedBackend:
     search_next: str | None = None
     wrong: dict[str, Any] | None = None  # the problem that a search is answered with
     fields: list[dict[str, Any]] = field(default_factory=list)
-    status: dict[str, Any] = field(default_factory=lambda: {"version": "0", "ingest": {"spans": 0}})
+    status: dict[str, Any] = field(default_factory=a_status)
     failing: dict[str, int] = field(default_factory=dict)  # start of a path below /api/v1 -> HTTP status
     delay: float = 0.0  # seconds before every answer
     page_size: int = 100

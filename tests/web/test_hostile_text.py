@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from canned import SECOND, CannedBackend, Span, a_session, a_span_in_full, an_answer_of_rows
+from canned import (
+    SECOND,
+    CannedBackend,
+    Span,
+    a_session,
+    a_span_in_full,
+    a_status,
+    an_answer_of_rows,
+    an_emitter,
+)
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -115,7 +124,18 @@ def poison(canned: CannedBackend, text: str) -> None:
     canned.spans[span_id] = full
     hit = {"session": "s", "session_name": text, "trace_id": span.trace, "span_id": span_id, "name": text}
     canned.hits = [hit | {"start": str(BASE), "snippet": f"before {text} after"}]
-    canned.status = {"version": text, text: {text: text}}
+    canned.status = a_status(
+        version=text,
+        trouble=text,
+        python=text,
+        emitters=[an_emitter(text, sdk=text, sdk_version=text)],
+        disk={"folder": text, "size": 100, "free": 1},
+        receivers={text: {text: 3}},
+        metrics_seen={text: 1},
+        redacted={text: 2},
+        retention={"age": "1", "size": 1, "looked_at": None, "removed_at": None, "trouble": text},
+    )
+    canned.status["store"]["engine"] = text
 
 
 @pytest.mark.parametrize("text", ATTACKS, ids=range(len(ATTACKS)))

@@ -333,3 +333,52 @@ export interface OpenedView {
   version: Signal<number>;
   collapsed: Signal<ReadonlySet<number>>;
 }
+
+/** The answer of `status`; what an older server does not tell is left out. */
+export interface Status {
+  event_id?: string;
+  version: string;
+  started_at?: Ns;
+  now?: Ns;
+  idle_after?: Ns;
+  python?: string;
+  trouble?: string | null;
+  rates?: { seconds: number; requests: number; spans: number; logs: number };
+  commits?: { count: number; p50: Ns | null; p99: Ns | null; max: Ns | null };
+  retention?: {
+    age: Ns | null;
+    size: number | null;
+    looked_at: Ns | null;
+    removed_at: Ns | null;
+    trouble: string | null;
+  };
+  emitters?: {
+    service: string | null;
+    sdk: string | null;
+    sdk_version: string | null;
+    others: boolean;
+    spans: number;
+    logs: number;
+    sessions: number;
+    sessions_exact: boolean;
+    last_seen_at: Ns;
+  }[];
+  disk?: { folder: string; size: number | null; free: number | null };
+  store?: {
+    sessions: number;
+    spans: number;
+    logs: number;
+    bytes_on_disk: number;
+    bytes_free?: number;
+    wal_bytes?: number;
+    incomplete_sessions?: number;
+    missing_spans?: number;
+    schema_version?: number;
+    engine?: string;
+  };
+  ingest?: Record<string, number>;
+  receivers?: Record<string, Record<string, number>>;
+  stream?: Record<string, number>;
+  metrics_seen?: Record<string, number>;
+  redacted?: Record<string, number>;
+}
