@@ -35,7 +35,8 @@ class Answer:
 
     `rejected` spans or records of an accepted request were not kept; `retry_after` (s) is the target's wish;
     `reached` tells whether anything answered, `timed_out` that it might have, later; `too_large` whether a
-    part of it might be taken; `detail` is for people.
+    part of it might be taken, `perhaps_too_large` that the target has no other word for that; `detail` is for
+    people.
     """
 
     verdict: Verdict
@@ -44,6 +45,7 @@ class Answer:
     retry_after: float | None = None
     reached: bool = True
     too_large: bool = False
+    perhaps_too_large: bool = False
     timed_out: bool = False
 
 

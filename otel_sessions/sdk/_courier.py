@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +41,9 @@ _FOR_COUNTING: Final = 0.05
 _LONGEST_TIMEOUT: Final = 8
 """Times the timeout that a receiver gets in the end which was too slow, each time twice what it had: one that
 needs 11 s would be sent the same every 10 s for ever, and store it each time."""
+_CUTS_IN_DOUBT: Final = 16
+"""Refusals in a row, without a clear reason, up to which a request is cut: each time the first half is tried
+next, so that 16 lead from 32,768 spans to one. If that isn't taken either, size is not the trouble."""
 _MEMORY: Final = 64 * 1024 * 1024
 """Bytes that wait in memory where no spool can be."""
 
@@ -111,11 +115,11 @@ class Courier:
         self,
         destination: Destination,
         *,
-        lost: Callable[[str, int], None] | None = None,
+        lost: Callable[[str, int, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`lost` is told of items of a session that will never arrive."""
+        """`lost` is told of a session, how many of its items will never arrive, and why."""
         self._destination = destination
         self._tell_lost = lost
         self._clock = clock
@@ -149,6 +153,7 @@ class Courier:
         self._not_before = 0.0
         self._failed_at = 0.0
         self._told_to_wait = False
+        self._doubts = 0
         self._timeout = self._destination.timeout
         self._waiters: list[_Waiter] = []
         self._look = 0.0
@@ -275,12 +280,12 @@ class Courier:
 
     # --- Disk, and memory where there is none ---------------------------------------------------------------
 
-    def _put(self, parcel: Parcel) -> bool:
+    def _put(self, parcel: Parcel, *, first: bool = False) -> bool:
         try:
             spool = self._opened()
             if spool is None:
                 return False
-            spool.put(parcel)
+            spool.put(parcel, first=first)
         except OSError as error:
             say_once(
                 ("spool", self._destination.address),
@@ -299,14 +304,14 @@ class Courier:
             self._spool = open_spool()
         return self._spool
 
-    def _remember(self, parcel: Parcel) -> None:
-        self._memory.append(parcel)
+    def _remember(self, parcel: Parcel, *, first: bool = False) -> None:
+        (self._memory.appendleft if first else self._memory.append)(parcel)
         self._in_memory += len(parcel.body)
         self._items_in_memory += parcel.items
-        first = 1 if self._in_hand is not None and self._in_hand.parcel is self._memory[0] else 0
-        while self._in_memory > self._destination.memory and len(self._memory) > first + 1:
-            oldest = self._memory[first]
-            del self._memory[first]
+        begin = 1 if self._in_hand is not None and self._in_hand.parcel is self._memory[0] else 0
+        while self._in_memory > self._destination.memory and len(self._memory) > begin + 1:
+            oldest = self._memory[begin]
+            del self._memory[begin]
             self._in_memory -= len(oldest.body)
             self._items_in_memory -= oldest.items
             self._settled += 1
@@ -332,13 +337,14 @@ class Courier:
         for session, number in sessions.items():
             self._dropped[why] += number
             if self._tell_lost is not None:
-                self._tell_lost(session, number)
+                self._tell_lost(session, number, why)
 
     # --- The thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         with suppressed():
-            with guard("connect"):
+            # A certificate that can't be read is no fault of ours: what is to be sent will tell of it.
+            with guard("connect"), suppress(OSError):
                 self._connected()
             while not self._stopped:
                 pause = _PAUSE_AFTER_FAULT
@@ -460,10 +466,10 @@ class Courier:
             return
         self._failures, self._told_to_wait, self._not_before = 0, False, 0.0
         if answer.verdict is Verdict.ACCEPTED:
-            self._trouble = answer.detail or None
+            self._trouble, self._doubts = answer.detail or None, 0
             self._count_sent(load, answer)
             self._leave(load)
-        elif answer.too_large and load.parcel.items > 1:
+        elif self._may_cut(load, answer):
             self._replace(load, self._destination.split(load.parcel))
         else:
             self._trouble = answer.detail
@@ -507,24 +513,35 @@ class Courier:
             self._spool.remove(load.kept)
         self._settled += load.own
 
+    def _may_cut(self, load: _Load, answer: Answer) -> bool:
+        """Tell whether parts of what was refused may be taken."""
+        self._doubts += answer.perhaps_too_large
+        in_doubt = answer.perhaps_too_large and self._doubts <= _CUTS_IN_DOUBT
+        return load.parcel.items > 1 and (answer.too_large or in_doubt)
+
     def _replace(self, load: _Load, parts: list[Parcel]) -> None:
+        """Put the parts of a parcel in its place: what is small enough is found before the next is tried."""
         if not load.own:
             self._replace_inherited(load, parts)
             return
+        for waiter in self._waiters:
+            if waiter.mark > self._settled:
+                waiter.mark += len(parts)
         self._taken += len(parts)
-        for part in parts:
-            if not self._put(part):
-                self._remember(part)
-        self._leave(load)
-        for waiter in self._waiters:  # the parts are behind what was taken since
-            waiter.mark = self._taken
+        if load.kept is None:
+            self._leave(load)
+        for part in reversed(parts):
+            if not self._put(part, first=True):
+                self._remember(part, first=True)
+        if load.kept is not None:
+            self._leave(load)
 
     def _replace_inherited(self, load: _Load, parts: list[Parcel]) -> None:
         """Cut what another process left: on disk only, where it was safe."""
         try:
-            for part in parts:
+            for part in reversed(parts):
                 if self._spool is not None:
-                    self._spool.put(part, inherited=True)
+                    self._spool.put(part, inherited=True, first=True)
         except OSError as error:
             self._refuse(load, f"too large, and it could not be cut: {error}")
         else:

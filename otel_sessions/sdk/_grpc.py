@@ -42,7 +42,8 @@ _UNREACHED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEAD
 _MAY_BE_SIZE: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
 _SIZE: Final = re.compile(r"large|size", re.IGNORECASE)
 """How servers say that a message is over their limit, for which there is no code: "larger than max" (Go, C++,
-Python), "exceeds maximum size" (Java), "the maximum configured message size" (.NET), "too large" (Rust)."""
+Python), "exceeds maximum size" (Java), "the maximum configured message size" (.NET), "too large" (Rust).
+A RESOURCE_EXHAUSTED that says nothing of the kind, nor when to come again, may be it all the same."""
 
 _COMPRESSION: Final[dict[Compression, grpc.Compression]] = {
     "none": grpc.Compression.NoCompression,
@@ -109,9 +110,10 @@ def _read_failure(error: Any) -> Answer:
     retry_after = _retry_delay(error.trailing_metadata() or ())
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Answer(Verdict.UNSUPPORTED, detail)
-    if code in _MAY_BE_SIZE and _SIZE.search(detail):
+    exhausted = code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    if code in _MAY_BE_SIZE and retry_after is None and _SIZE.search(detail):
         return Answer(Verdict.REFUSED, detail, too_large=True)
-    if code in _RETRIED or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after is not None):
+    if code in _RETRIED or (exhausted and retry_after is not None):
         timed_out = code is grpc.StatusCode.DEADLINE_EXCEEDED
         return Answer(
             Verdict.AGAIN,
@@ -120,7 +122,7 @@ def _read_failure(error: Any) -> Answer:
             reached=code not in _UNREACHED,
             timed_out=timed_out,
         )
-    return Answer(Verdict.REFUSED, detail)
+    return Answer(Verdict.REFUSED, detail, perhaps_too_large=exhausted)
 
 
 def _retry_delay(metadata: Any) -> float | None:

@@ -98,10 +98,10 @@ class Spool:
 
     # --- What this process writes ------------------------------------------------------------------------
 
-    def put(self, parcel: Parcel, *, inherited: bool = False) -> Kept:
+    def put(self, parcel: Parcel, *, inherited: bool = False, first: bool = False) -> Kept:
         """Write a parcel; raise OSError where that can't be, and then nothing was written.
 
-        An `inherited` one is part of what another process had left.
+        An `inherited` one is part of what another process had left; what is put `first` leaves next.
         """
         content = parcel_to_bytes(parcel)
         own_folder = self._open().folder
@@ -118,7 +118,8 @@ class Spool:
             self._reopen_if_gone()
             raise
         kept = Kept(path, len(content), None if inherited else parcel.sessions)
-        (self._inherited if inherited else self._queue).append(kept)
+        queue = self._inherited if inherited else self._queue
+        (queue.appendleft if first else queue.append)(kept)
         self._waiting += kept.size
         return kept
 

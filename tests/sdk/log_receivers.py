@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -117,8 +117,9 @@ class Receiver:
 
     def drop_connections(self) -> None:
         """Close every connection from this side, as servers do with idle ones."""
-        for connection in self.connections.values():
-            connection.shutdown(socket.SHUT_RDWR)
+        for connection in list(self.connections.values()):
+            with suppress(OSError):  # it is closed
+                connection.shutdown(socket.SHUT_RDWR)
 
     def take(self, body: bytes) -> Reply:
         self.bodies.append(body)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -67,7 +68,7 @@ def _destination(port, root, *, pacing=QUICK, timeout=10.0, **options):
 def _courier(port, root, **options):
     lost = []
     courier = Courier(
-        _destination(port, root, **options), lost=lambda session, number: lost.append((session, number))
+        _destination(port, root, **options), lost=lambda *told: lost.append(told)
     )
     courier.lost_here = lost
     try:
@@ -168,7 +169,7 @@ def test_what_is_refused_for_good_is_counted_and_holds_nothing_up(root, status):
         assert _names(receiver.accepted) == ["c"]
         assert len(receiver.bodies) == 2
         assert courier.carried().dropped == {"rejected": 2}
-        assert courier.lost_here == [("s1", 2)]
+        assert courier.lost_here == [("s1", 2, "rejected")]
         assert courier.carried().kept == 0
 
 
@@ -206,7 +207,7 @@ def test_a_partial_success_is_read_and_counted(root):
         assert len(receiver.bodies) == 1
         state = courier.carried()
         assert (state.sent, state.dropped) == (1, {"rejected": 2})
-        assert courier.lost_here == [("s1", 2)]
+        assert courier.lost_here == [("s1", 2, "rejected")]
 
 
 def test_a_receiver_that_needs_longer_than_the_timeout_gets_it(root):
@@ -245,12 +246,12 @@ def test_a_header_that_http_does_not_allow_is_told_of_without_its_value(root):
     [
         ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5000000 vs. 4194304)", 7),
         ("OUT_OF_RANGE", "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes", 7),
-        ("RESOURCE_EXHAUSTED", "RATE_LIMITED: ingestion rate limit exceeded", 1),
+        ("RESOURCE_EXHAUSTED", "too many spans in a batch", 7),
     ],
-    ids=["Go's", "Rust's", "a quota"],
+    ids=["Go's", "Rust's", "in words of its own"],
 )
-def test_over_grpc_a_request_is_cut_where_its_size_is_the_trouble(root, code, said, requests):
-    """Servers have no code of their own for it; one that is out of its quota is not sent hundreds instead."""
+def test_over_grpc_a_request_is_cut_where_its_size_may_be_the_trouble(root, code, said, requests):
+    """Servers have no code of their own for it; what is refused alone is refused."""
     import grpc
 
     def abort(call):
@@ -297,7 +298,8 @@ def test_what_waits_in_memory_is_bounded_and_its_loss_counted(free_port):
         assert courier.carried().dropped == {"no room": 2}
         courier.stop(time.monotonic() + 0.2)
         assert courier.carried().dropped == {"no room": 2, "not sent in time": 3}
-        assert sorted(courier.lost_here) == [(f"s{number}", 1) for number in range(5)]
+        assert sorted(told[:2] for told in courier.lost_here) == [(f"s{number}", 1) for number in range(5)]
+        assert Counter(why for *_, why in courier.lost_here) == {"no room": 2, "not sent in time": 3}
 
 
 def test_a_folder_that_takes_no_file_is_said_once_and_costs_nothing(tmp_path, caplog):
