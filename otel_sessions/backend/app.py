@@ -23,7 +23,7 @@ from aiohttp import web
 
 from otel_sessions.backend import api, jaeger
 from otel_sessions.backend import web as pages
-from otel_sessions.backend.access import access_middleware
+from otel_sessions.backend.access import Access, access_middleware
 from otel_sessions.backend.api.problems import problem_middleware
 from otel_sessions.backend.clock import Clock, system_clock
 from otel_sessions.backend.ingest import Ingest
@@ -109,11 +109,11 @@ def application(services: Services, inflating: Inflating) -> web.Application:
         manners_middleware(services.settings.otlp_origins),
         problem_middleware,
         error_page_middleware,
-        guard_middleware(services.settings.host_names),
+        guard_middleware(services.settings.host_names, asks_for_token=services.settings.token is not None),
     ]
     if services.settings.token is not None:
         turned_away = http_receiver.turned_away(services)
-        middlewares.append(access_middleware(services.settings.token, turned_away))
+        middlewares.append(access_middleware(Access.of(services.settings), turned_away))
     app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
     app.add_routes(api.routes(services))

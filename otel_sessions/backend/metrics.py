@@ -38,7 +38,7 @@ OPENMETRICS: Final = "application/openmetrics-text"
 
 RESULTS: Final = (
     *("stored", "partial", "invalid", "too_large", "stalled", "busy", "not_stored", "failed"),
-    *("method", "media_type", "unauthenticated"),
+    *("method", "media_type", "unauthenticated", "forbidden"),
 )
 """What becomes of a request, as receivers note it; all are shown from the start, so that 0 is a number."""
 

@@ -44,6 +44,7 @@ _BYTES: Final = frozenset(("bytesValue", "bytes_value"))
 _VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins the texts of JSON likewise
 _JSON_DEPTH: Final = 400
 _SIFTED_DEPTH: Final = 5  # request, resource, scope, record, attribute: those without a hit are passed over
+_SIFTED_LISTS: Final = 4  # the same in JSON: of resources, scopes, records, attributes
 _DFA_BYTES: Final = 64 * 1024 * 1024  # upper bound; what is used is some hundred KiB
 
 
@@ -233,33 +234,39 @@ class _Cleaning:
             return Redacted(body, {})  # it will be refused
         if not self._redactor.scan(_VALUE_TAG.join((*_texts(value), b""))):
             return Redacted(body, {})
-        clean = self._json(value)
+        clean = self._json(value, 0)
         if not self._counts:
             return Redacted(body, {})
         return Redacted(json.dumps(clean, ensure_ascii=False).encode(), self._counts)
 
-    def _json(self, value: Any) -> Any:
+    def _json(self, value: Any, lists: int) -> Any:
+        """Clean a value that lies within so many lists."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
-            return [self._json(item) for item in value]
+            return [self._json_item(item, lists + 1) for item in value]
         if isinstance(value, dict):
-            return self._json_object(value)
+            return self._json_object(value, lists)
         return value
 
-    def _json_object(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _json_item(self, item: Any, lists: int) -> Any:
+        if lists <= _SIFTED_LISTS and not self._redactor.scan(_VALUE_TAG.join((*_texts(item), b""))):
+            return item
+        return self._json(item, lists)
+
+    def _json_object(self, value: dict[str, Any], lists: int) -> dict[str, Any]:
         name = value.get("key")
         if isinstance(name, str) and isinstance(value.get("value"), dict) and is_secret_name(name):
             value = {**value, "value": self._json_hidden(value["value"])}
-        return {self.text(key): self._json_field(key, item) for key, item in value.items()}
+        return {self.text(key): self._json_field(key, item, lists) for key, item in value.items()}
 
-    def _json_field(self, key: str, item: Any) -> Any:
+    def _json_field(self, key: str, item: Any, lists: int) -> Any:
         if key in _IDS:
             return item
         if key in _BYTES and (data := _bytes_of(item)) is not None:
             clean = self.data(data)
             return item if clean is data else base64.b64encode(clean).decode()
-        return self._json(item)
+        return self._json(item, lists)
 
     def _json_hidden(self, value: dict[str, Any]) -> dict[str, Any]:
         hidden: dict[str, Any] = {"stringValue": _HIDDEN}

@@ -27,6 +27,8 @@ ENVIRONMENT: Final = {
     "retention": "OTEL_SESSIONS_RETENTION",
     "idle_after": "OTEL_SESSIONS_IDLE_AFTER",
     "token": "OTEL_SESSIONS_TOKEN",
+    "read_token": "OTEL_SESSIONS_READ_TOKEN",
+    "send_token": "OTEL_SESSIONS_SEND_TOKEN",
     "host_name": "OTEL_SESSIONS_HOST_NAME",
     "redact": "OTEL_SESSIONS_REDACT",
     "redact_pattern": "OTEL_SESSIONS_REDACT_PATTERN",
@@ -84,9 +86,11 @@ class Settings:
     http: Address
     data: Path
     idle_after: int  # ns
-    token: str | None = None
+    token: str | None = None  # for everything
     host_names: tuple[str, ...] = ()  # further names under which the page may be opened
     retention: Retention = KEEP_ALL
+    read_token: str | None = None  # for reading alone
+    send_token: str | None = None  # for sending telemetry alone
     redaction: tuple[Pattern, ...] = ()  # what is replaced before it is stored; nothing where it is off
     max_body: int = MAX_BODY_BYTES  # of one OTLP request, as sent and inflated
     otlp_origins: Origins = LOOPBACK_ORIGINS  # whose pages may send telemetry
@@ -105,6 +109,8 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         data=_folder(read("data", "")[0]),
         idle_after=_duration(*read("idle_after", DEFAULT_IDLE_AFTER)),
         token=_token(*read("token", "")),
+        read_token=_token(*read("read_token", "")),
+        send_token=_token(*read("send_token", "")),
         host_names=_names(read("host_name", "")[0]),
         retention=_retention(*read("retention", "none")),
         redaction=_redaction(read),
@@ -112,6 +118,7 @@ def read_settings(arguments: Mapping[str, str | None], environ: Mapping[str, str
         otlp_origins=_origins(*read("otlp_origins", DEFAULT_OTLP_ORIGINS)),
     )
     _check_reach(settings)
+    _check_tokens(settings)
     return settings
 
 
@@ -187,7 +194,7 @@ def _redaction(read: _Reader) -> tuple[Pattern, ...]:
             raise ConfigurationError(f"{asked} asks for redaction, and {source} switches it off.")
         return ()
     lines = [(line, own[1]) for line in own[0].splitlines()]
-    lines += [(line, f"{file[1]}={file[0]}") for line in _lines_of(*file)]
+    lines += [(line, f"{file[1]}={file[0]}") for line in _lines_of(file[0], f"{file[1]}={file[0]}")]
     source = " and ".join(dict.fromkeys(source for _, source in lines))
     try:
         return patterns_with(line for line, _ in lines)
@@ -195,17 +202,20 @@ def _redaction(read: _Reader) -> tuple[Pattern, ...]:
         raise ConfigurationError(f"{source}: {error}.") from error
 
 
-def _lines_of(file: str, source: str) -> list[str]:
-    """Read a file of settings; no file, no lines. Raises ConfigurationError where it can't be read."""
+def _lines_of(file: str, told: str) -> list[str]:
+    """Read a file of settings; no file, no lines. Raises ConfigurationError that begins as `told`."""
     try:
         return Path(file).expanduser().read_text("utf-8").splitlines() if file else []
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{source}={file} can't be read: {error}.") from error
+        raise ConfigurationError(f"{told} can't be read: {error.strerror if isinstance(error, OSError) else error}.") from error
 
 
 def _token(value: str, source: str) -> str | None:
+    """Check a token; one that begins with @ names the file that holds it."""
     if not value:
         return None
+    if value.startswith("@"):
+        value = "\n".join(_lines_of(value[1:], f"{source}={value}")).strip()
     if len(value) < TOKEN_MIN or not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigurationError(
             f"{source} is not a usable token; it needs at least {TOKEN_MIN} printable ASCII characters "
@@ -221,6 +231,18 @@ def _names(value: str) -> tuple[str, ...]:
 def _check_store(value: str, source: str) -> None:
     if value != "sqlite":
         raise ConfigurationError(f"{source}={value} is not a store that this version knows; write sqlite.")
+
+
+def _check_tokens(settings: Settings) -> None:
+    """Raise ConfigurationError where a lesser token would give no less than the others."""
+    tokens = [token for token in (settings.token, settings.read_token, settings.send_token) if token]
+    if tokens and settings.token is None:
+        raise ConfigurationError(
+            "--read-token and --send-token give a part of what --token gives: set that one too "
+            "(or OTEL_SESSIONS_TOKEN); without it everybody may do everything."
+        )
+    if len(set(tokens)) < len(tokens):
+        raise ConfigurationError("--token, --read-token and --send-token have to differ from each other.")
 
 
 def _check_reach(settings: Settings) -> None:

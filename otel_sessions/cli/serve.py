@@ -42,7 +42,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     option(
         "--token",
         metavar="TOKEN",
-        help="ask everybody for it; needed to listen beyond this machine [OTEL_SESSIONS_TOKEN]",
+        help="ask everybody for it; needed to listen beyond this machine; @FILE reads it from a file "
+        "[OTEL_SESSIONS_TOKEN]",
+    )
+    option(
+        "--read-token",
+        metavar="TOKEN",
+        help="one that may read but not write, or @FILE [OTEL_SESSIONS_READ_TOKEN]",
+    )
+    option(
+        "--send-token",
+        metavar="TOKEN",
+        help="one that may send telemetry but not read, or @FILE [OTEL_SESSIONS_SEND_TOKEN]",
     )
     option(
         "--idle-after",

@@ -13,7 +13,7 @@ from aiohttp import web
 from doubles import SECOND, MemoryStore
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_sessions.backend.access import access_middleware
+from otel_sessions.backend.access import Access, access_middleware
 from otel_sessions.backend.clock import system_clock
 from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
@@ -54,7 +54,7 @@ async def receiving(
     server, address = await grpc_receiver.start(services, LOOPBACK, inflating)
     middlewares = [manners_middleware(settings.otlp_origins)]
     if token is not None:
-        middlewares.append(access_middleware(token, http_receiver.turned_away(services)))
+        middlewares.append(access_middleware(Access.of(settings), http_receiver.turned_away(services)))
     app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
     runner = web.AppRunner(app, auto_decompress=False, access_log=None)

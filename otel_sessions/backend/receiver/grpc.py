@@ -17,7 +17,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from otel_sessions.backend.access import metadata_bears
+from otel_sessions.backend.access import FORBIDDEN, Access, Right
 from otel_sessions.backend.receiver.answers import Refusal, refusal_for, status_of, success
 from otel_sessions.backend.receiver.inflate import BrokenBodyError, Inflating
 from otel_sessions.backend.receiver.turns import Turns
@@ -87,16 +87,17 @@ class _GrpcReceiver:
         self._inflating = inflating
         self._max_body = services.settings.max_body
         self._tally = services.receivers["grpc"]
-        self._token = services.settings.token
+        self._access = Access.of(services.settings)
         self._turns = Turns()
 
     def handler(self, signal: Signal) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
         """Make the Export method of one signal."""
 
         async def export(messages: AsyncIterator[bytes], context: _Context) -> bytes:
-            if self._token is not None and not metadata_bears(context.invocation_metadata(), self._token):
-                self._tally.note(signal, "unauthenticated")
-                await _abort(_NO_TOKEN, context)
+            refusal = self._turned_away(context)
+            if refusal is not None:
+                self._tally.note(signal, refusal.word)
+                await _abort(refusal, context)
             try:
                 stored = await self._accept(messages, signal)
             except asyncio.CancelledError:
@@ -107,6 +108,14 @@ class _GrpcReceiver:
             return success(stored)
 
         return export
+
+    def _turned_away(self, context: _Context) -> Refusal | None:
+        if not self._access.tokens:
+            return None
+        right = self._access.right_in_metadata(context.invocation_metadata())
+        if right is None:
+            return _NO_TOKEN
+        return _NO_RIGHT if right is Right.READ else None
 
     async def _accept(self, messages: AsyncIterator[bytes], signal: Signal) -> Request:
         async with self._turns.turn():
@@ -137,6 +146,9 @@ class _GrpcReceiver:
 
 _NO_TOKEN: Final = Refusal(
     "unauthenticated", 401, grpc.StatusCode.UNAUTHENTICATED.value[0], "this backend asks for a token"
+)
+_NO_RIGHT: Final = Refusal(
+    "forbidden", 403, grpc.StatusCode.PERMISSION_DENIED.value[0], FORBIDDEN[Right.READ]
 )
 _CODES: Final[dict[int, Any]] = {code.value[0]: code for code in grpc.StatusCode}
 _GZIP: Final = "gzip"

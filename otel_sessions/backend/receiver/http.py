@@ -48,13 +48,13 @@ def routes(services: Services, inflating: Inflating) -> list[web.RouteDef]:
     return [web.route("*", path, receiver.handler(signal)) for path, signal in PATHS.items()]
 
 
-def turned_away(services: Services) -> Callable[[str], None]:
-    """Return what counts a request that came without the token, by its path."""
+def turned_away(services: Services) -> Callable[[str, str], None]:
+    """Return what counts a request that came without the right token, by its path and the word for why."""
     tally = services.receivers["http"]
 
-    def note(path: str) -> None:
+    def note(path: str, why: str) -> None:
         if path in PATHS:
-            tally.note(PATHS[path], "unauthenticated")
+            tally.note(PATHS[path], why)
 
     return note
 

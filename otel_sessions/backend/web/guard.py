@@ -3,8 +3,9 @@
 A page on a hostile site can point its own name at 127.0.0.1 (DNS rebinding) and would then read all
 sessions as if it were ours; the Host header gives it away, for the browser still sends the hostile name.
 An address in numbers can't be rebound, so those pass. OTLP's own paths take any name, since programs in
-containers reach this server under names we don't know, and they only write. Probes pass too, and /metrics,
-for the same reason: it tells sums and names of models, no content; who minds sets a token.
+containers reach this server under names we don't know, and they only write. Probes pass too. /metrics takes
+names that no public name server answers, as scrapers in containers use them, and with a token any: a rebound
+page has none.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["guard_middleware", "host_is_ours", "origin_is_ours"]
+__all__ = ["guard_middleware", "host_is_ours", "host_is_private", "origin_is_ours"]
 
 _OPEN_PREFIXES: Final = ("/v1/", "/v1development/")
-_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+_METRICS: Final = "/metrics"
+_PRIVATE_SUFFIXES: Final = (".internal", ".local")  # reserved: ICANN 2024, RFC 6762
 _SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
-def guard_middleware(hosts: Collection[str]) -> Middleware:
+def guard_middleware(hosts: Collection[str], *, asks_for_token: bool = False) -> Middleware:
     """Make the middleware that turns away foreign names (421) and writes from foreign pages (403).
 
     `hosts` are the names under which this server is known, beside localhost and addresses in numbers.
@@ -35,6 +38,8 @@ def guard_middleware(hosts: Collection[str]) -> Middleware:
         if request.path in _OPEN_PATHS or request.path.startswith(_OPEN_PREFIXES):
             return await handler(request)
         host = request.headers.get(hdrs.HOST, "")
+        if request.path == _METRICS and (asks_for_token or host_is_private(host)):
+            return await handler(request)
         if not host_is_ours(host, hosts):
             raise web.HTTPMisdirectedRequest(
                 text=f"This server does not answer to the name {host!r}. "
@@ -49,14 +54,25 @@ def guard_middleware(hosts: Collection[str]) -> Middleware:
 
 def host_is_ours(header: str, hosts: Collection[str]) -> bool:
     """Tell whether a Host header names this server."""
+    name = _name_in(header)
+    return bool(name) and (
+        name == "localhost" or name.endswith(".localhost") or _is_address(name) or name in hosts
+    )
+
+
+def host_is_private(header: str) -> bool:
+    """Tell whether a Host header has a name that nobody outside of this network can give an address."""
+    name = _name_in(header)
+    return bool(name) and ("." not in name or name.endswith(_PRIVATE_SUFFIXES))
+
+
+def _name_in(header: str) -> str:
+    """Return the name without port and final dot; nothing for what is no Host header."""
     try:
         name = urlsplit(f"//{header}").hostname
     except ValueError:
-        return False
-    if not name or "@" in header:
-        return False
-    name = name.rstrip(".")
-    return name == "localhost" or name.endswith(".localhost") or _is_address(name) or name in hosts
+        return ""
+    return name.rstrip(".") if name and "@" not in header else ""
 
 
 def origin_is_ours(request: web.Request) -> bool:
