@@ -6,7 +6,9 @@ A command is a module `otel_sessions.cli.NAME` with `configure(parser)` and `run
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -34,10 +36,29 @@ COMMANDS: Final = {
 
 _FAILED: Final = 2
 _INTERRUPTED: Final = 130
+_CUT_OFF: Final = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; what we know how to explain is one line on stderr."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - pythonw has none
+                sys.stdout.flush()  # who reads no more is noticed here, not in the interpreter's last words
+    except BrokenPipeError:
+        return _nobody_reads()
+
+
+def _nobody_reads() -> int:
+    """Throw away what `head` and its like did not wait for; return what a shell shows of who does that."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _CUT_OFF
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:

@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="OTLP/HTTP, page and API (default: 127.0.0.1:4318; port 0: a free one) [OTEL_SESSIONS_HTTP]",
     )
+    option("--port", type=_no_port, help=argparse.SUPPRESS)
     option("--data", metavar="DIR", help="data folder (default: this user's own) [OTEL_SESSIONS_DATA]")
     option("--store", metavar="KIND", help="kind of store (default: sqlite) [OTEL_SESSIONS_STORE]")
     option(
@@ -93,6 +94,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     option("--redact-file", metavar="FILE", help="such patterns, one a line [OTEL_SESSIONS_REDACT_FILE]")
     option("--json", action="store_true", help="print one line of JSON once ready, instead of a greeting")
+
+
+def _no_port(value: str) -> str:
+    raise argparse.ArgumentTypeError(
+        f"there are two ports: give --http 127.0.0.1:{value} for page, API and OTLP/HTTP, "
+        "and --grpc HOST:PORT for OTLP/gRPC"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

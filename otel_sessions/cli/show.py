@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "console", "run"]
 
+_IDS: Final = ("id", "session_id")
+_ENOUGH: Final = 50  # sessions whose id contains a prefix, to find who begins with it
 _PIPE_WIDTH: Final = 250  # columns where nobody's terminal is: a file should not lose the end of a name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = "Show a session as a tree: the newest, or the one named."
-    parser.add_argument("session", metavar="SESSION", nargs="?", help="id of a session (default: the newest)")
+    parser.add_argument(
+        "session",
+        metavar="SESSION",
+        nargs="?",
+        help="id of a session, or its beginning (default: the newest)",
+    )
     parser.add_argument("--list", action="store_true", help="list the recent sessions instead")
     parser.add_argument(
         "--limit", metavar="N", type=int, default=20, help="how many to list (default: %(default)s)"
@@ -100,12 +107,24 @@ def _find(api: Api, wanted: str | None) -> dict[str, Any]:
                 f"no session yet at {api.url}; send it telemetry, or try `otel-sessions demo`"
             )
         wanted = str(newest[0]["id"])
-    session = api.session(wanted)
+    session = api.session(wanted) or _begins_with(api, wanted)
     if session is None:
         raise EndpointError(
             f"no session {wanted!r} at {api.url}; `otel-sessions show --list` lists the recent ones"
         )
     return session
+
+
+def _begins_with(api: Api, prefix: str) -> dict[str, Any] | None:
+    """Return the one session of which an id, ours or theirs, begins so. Raises UsageError for several."""
+    if not prefix or '"' in prefix:
+        return None
+    listed = api.sessions(_ENOUGH, f'id:"{prefix}"')["sessions"]
+    found = [it for it in listed if any((it[name] or "").startswith(prefix) for name in _IDS)]
+    if len(found) > 1:
+        named = ", ".join(str(it["session_id"] or it["id"]) for it in found[:5])
+        raise UsageError(f"{prefix!r} begins ids of several sessions, {named} …; give more of it")
+    return api.session(found[0]["id"]) if found else None
 
 
 def console() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
 import subprocess
@@ -11,9 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from otel_sessions.cli._demo.model_server import complete
 from otel_sessions.cli._demo.processes import agent_environment, child_environment, running
+from otel_sessions.cli._demo.programme import Programme
 from otel_sessions.cli._demo.stage import at_once
 from otel_sessions.cli._demo.story import SIGHTS, Watch
 from otel_sessions.cli.demo import _free
@@ -142,6 +145,7 @@ def test_no_child_outlives_a_killed_parent(tmp_path):
     """The leash ends a child even when its parent got a kill -9."""
     program = f"""
 import asyncio
+import io
 from pathlib import Path
 from otel_sessions.cli._demo.processes import child_environment, running
 async def main():
@@ -244,3 +248,13 @@ def test_an_act_that_fails_ends_the_others():
 def test_acts_end_with_their_goal():
     """Where a goal is given, reaching it ends all acts."""
     asyncio.run(asyncio.wait_for(at_once(asyncio.sleep(60), until=asyncio.sleep(0)), 10))
+
+
+def test_the_demo_says_that_its_agents_are_quicker_than_usual(tmp_path):
+    """What is shown as lost after seconds takes two minutes elsewhere, and nobody should wonder."""
+    screen = Console(file=io.StringIO(), width=200)
+    Programme(screen).introduce("http://page", "http", "grpc", [], None)
+    said = screen.file.getvalue()
+    environment = agent_environment("http://endpoint", "planner")
+    assert f"every {environment['OTEL_SESSIONS_HEARTBEAT']} s (usually 5)" in said
+    assert f"after {environment['OTEL_SESSIONS_LEASE']} s of silence (usually 120)" in said

@@ -350,6 +350,7 @@ def test_an_id_is_sent_as_one_part_of_the_path(backend):
 def test_an_unknown_id_says_how_to_find_one(backend):
     """The error names the id and the command that lists."""
     serve_trip(backend)
+    backend.answers['/api/v1/sessions?limit=50&q=id:"nope"'] = (200, {"sessions": [], "next": None})
     with pytest.raises(EndpointError, match=r"no session 'nope' at .* show --list"):
         run("--url", backend.url, "nope")
 

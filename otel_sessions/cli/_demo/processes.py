@@ -18,7 +18,11 @@ from typing import Any, Final
 
 from otel_sessions.errors import BackendError
 
-__all__ = ["Child", "agent_environment", "child_environment", "last_line", "running"]
+__all__ = ["HEARTBEAT", "LEASE", "Child", "agent_environment", "child_environment", "last_line", "running"]
+
+HEARTBEAT: Final = 2
+LEASE: Final = 10
+"""Seconds, for the agents of the demo: a twelfth of the usual lease, or nobody would see one that is lost."""
 
 _PATIENCE: Final = 8.0  # seconds for a gentle end; the backend may have a checkpoint to write
 _READY: Final = 30.0  # seconds for a child to say that it is ready
@@ -113,7 +117,7 @@ def agent_environment(endpoint: str, service: str) -> dict[str, str]:
         **child_environment(),
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_SERVICE_NAME": service,
-        "OTEL_SESSIONS_HEARTBEAT": "2",
-        "OTEL_SESSIONS_LEASE": "10",
+        "OTEL_SESSIONS_HEARTBEAT": str(HEARTBEAT),
+        "OTEL_SESSIONS_LEASE": str(LEASE),
         "OTEL_SESSIONS_SPOOL": "off",
     }

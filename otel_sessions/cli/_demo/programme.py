@@ -10,6 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from otel_sessions.cli._demo.processes import HEARTBEAT, LEASE
 from otel_sessions.cli._demo.story import SIGHTS, Sighting
 from otel_sessions.cli._drawing import label, state
 
@@ -36,6 +37,10 @@ class Programme:
                 f"  {address} is taken on this machine, so the demo uses a free port", style="yellow"
             )
         self._console.print(f"  OTLP/HTTP {http}, gRPC {grpc}; data in {data or 'a temporary folder'}")
+        self._console.print(
+            f"  So that nobody has to wait, its agents beat every {HEARTBEAT} s (usually 5) and count as "
+            f"lost after {LEASE} s of silence (usually 120)."
+        )
         self._console.print("  Ctrl-C ends everything.\n")
 
     def say(self, text: str) -> None:
