@@ -134,7 +134,16 @@ def _welcome(request: web.Request, cookie: str) -> web.Response:
     # One slash only: "//elsewhere" would lead to another server.
     target = "/" + str(request.rel_url.without_query_params("token")).lstrip("/")
     response = web.Response(status=303, headers={hdrs.LOCATION: target, "Referrer-Policy": "no-referrer"})
-    response.set_cookie(COOKIE, cookie, max_age=COOKIE_SECONDS, httponly=True, samesite="Strict", path="/")
+    by_tls = request.headers.get("X-Forwarded-Proto", request.scheme).lower() == "https"
+    response.set_cookie(
+        COOKIE,
+        cookie,
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        samesite="Strict",
+        path="/",
+        secure=by_tls,
+    )
     return response
 
 

@@ -108,6 +108,13 @@ def test_the_cookie_of_the_page_bears_the_right_of_its_token(guarded: BackendPro
     assert "Set-Cookie" not in headers
 
 
+def test_behind_tls_the_cookie_is_for_tls_alone(guarded: BackendProcess) -> None:
+    """As a proxy says; without one there is no TLS here."""
+    for headers, secure in (({}, False), ({"X-Forwarded-Proto": "https"}, True)):
+        cookie = guarded.exchange("GET", f"/sessions?token={FULL}", headers=headers)[1]["Set-Cookie"]
+        assert ("Secure" in cookie) is secure
+
+
 def test_no_cookie_sends_telemetry(guarded: BackendProcess) -> None:
     """A page on another port of this machine is the same site: its requests bring the cookie along."""
     cookie = guarded.exchange("GET", f"/sessions?token={FULL}")[1]["Set-Cookie"].split(";")[0]
