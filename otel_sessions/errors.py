@@ -5,7 +5,7 @@
     ├── UsageError                a call that is wrong whatever the timing (also a RuntimeError)
     │   ├── SessionReuseError     a Session was entered or started twice
     │   ├── TaskResultError       a second result was given to a task
-    │   └── ResumeTokenError      a resume token is forged, expired or of another session
+    │   └── ResumeTokenError      a resume token is forged, damaged or expired
     └── BackendError              the backend can't do its work
         ├── AddressError          an address can't be listened on
         ├── DataFolderError       the data folder is missing, not writable or in use
@@ -55,7 +55,7 @@ class TaskResultError(UsageError):
 
 
 class ResumeTokenError(UsageError):
-    """A resume token is forged, expired or of another session."""
+    """A resume token is forged, damaged or expired."""
 
 
 class BackendError(OtelSessionsError):

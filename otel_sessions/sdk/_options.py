@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from opentelemetry.trace import SpanContext
+
 from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.lifecycle import ENDINGS, Ending, EndReason, Outcome
@@ -13,11 +15,13 @@ from otel_sessions.sdk._values import attribute_values, shown, to_json
 
 __all__ = [
     "LONGEST_NAME",
+    "TOKEN_PREFIX",
     "Nested",
     "Options",
     "OutcomeName",
     "ending_of",
     "patience",
+    "seconds",
     "switch",
     "text",
 ]
@@ -27,6 +31,9 @@ OutcomeName = Literal["ok", "error", "cancelled"]
 
 LONGEST_NAME: Final = 1_000
 """Characters of a name or an id, which every span bears: as many as the backend's index keeps of one."""
+
+TOKEN_PREFIX: Final = "osr1."  # noqa: S105 - no secret
+"""What a resume token begins with; no id of a session does."""
 
 _NESTED: Final = ("root", "child")
 _LONGEST_TIME: Final = 1e9
@@ -49,6 +56,7 @@ class Options:
     timeout: float | None = None
     idle_timeout: float | None = None
     resume: str | None = None
+    resumed_root: SpanContext | None = None
     nested: Nested = "root"
 
     @classmethod
@@ -65,6 +73,7 @@ class Options:
         timeout: Any,
         idle_timeout: Any,
         resume: Any,
+        resumed_root: SpanContext | None = None,
         nested: Any,
     ) -> Options:
         """Make options of what a caller passed; raise ConfigurationError for a value of the wrong kind."""
@@ -78,9 +87,10 @@ class Options:
             conversation_id=_unless_empty("conversation_id", conversation_id),
             tags=_texts("tags", tags),
             attributes=attribute_values({} if attributes is None else attributes),
-            timeout=_seconds("timeout", timeout),
-            idle_timeout=_seconds("idle_timeout", idle_timeout),
+            timeout=seconds("timeout", timeout),
+            idle_timeout=seconds("idle_timeout", idle_timeout),
             resume=_optional_text("resume", resume),
+            resumed_root=resumed_root,
             nested=nested,
         )
 
@@ -146,6 +156,17 @@ def patience(timeout: Any) -> float:
     return float(min(max(timeout, 0.0), _LONGEST_WAIT))
 
 
+def seconds(option: str, value: Any) -> float | None:
+    """Return a stretch of time, None for none; raise ConfigurationError for what is neither."""
+    if value is None:
+        return None
+    if not _is_number(value) or not 0 < value <= _LONGEST_TIME:
+        raise ConfigurationError(
+            f"{option}={shown(value)} has to be a number of seconds above 0 and below 30 years, or None"
+        )
+    return float(value)
+
+
 def switch(option: str, value: Any) -> None:
     """Raise ConfigurationError for what is neither True nor False nor left out."""
     if value is not None and not isinstance(value, bool):
@@ -176,16 +197,6 @@ def _texts(option: str, values: Any) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ConfigurationError(f"{option} has to be a list of strings: write [{shown(values)}]")
     return tuple(text(option, value) for value in values)
-
-
-def _seconds(option: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if not _is_number(value) or not 0 < value <= _LONGEST_TIME:
-        raise ConfigurationError(
-            f"{option}={shown(value)} has to be a number of seconds above 0 and below 30 years, or None"
-        )
-    return float(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,9 @@ The handle that users hold. What belongs to the run itself is in `_root.py`, wha
 
 from __future__ import annotations
 
+import math
+import os
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,14 +16,14 @@ from opentelemetry import context as otel
 from opentelemetry import trace
 
 from otel_sessions import semconv
-from otel_sessions.errors import SessionReuseError, UsageError
+from otel_sessions.errors import ConfigurationError, SessionReuseError, UsageError
 from otel_sessions.lifecycle import ending_for
 from otel_sessions.sdk import _context, _process, _provider
 from otel_sessions.sdk._calls import decorated
 from otel_sessions.sdk._context import Place, Scope
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._headers import headers
-from otel_sessions.sdk._options import Options, OutcomeName, ending_of, text
+from otel_sessions.sdk._options import Options, OutcomeName, ending_of, seconds, text
 from otel_sessions.sdk._root import Root
 from otel_sessions.sdk._stand_in import StandIn
 from otel_sessions.sdk._task import Task
@@ -197,6 +200,25 @@ class Session:
         """Return headers that take the session to another process: `traceparent`, `baggage`."""
         return headers(self._started())
 
+    def resume_token(self, *, expires_in: float = 30 * 86_400.0) -> str:
+        """Return a token by which `session(resume=...)` goes on with this session, elsewhere or later.
+
+        The later run links to this one's root. The token carries the session's id and that root, signed, and
+        nothing else; it fits an environment variable or a header, and is void after `expires_in` seconds.
+        Signed is it under OTEL_SESSIONS_RESUME_SECRET, which another machine has to share, else under a key
+        that this user has on this machine.
+
+        Raises ConfigurationError where there can be no key or `expires_in` is no time, and UsageError before
+        the start.
+        """
+        from otel_sessions.sdk import _resume  # noqa: PLC0415 - few programs need it
+
+        root, lifetime = self._started(), seconds("expires_in", expires_in)
+        if lifetime is None:
+            raise ConfigurationError("expires_in=None: a token that is good for ever can't be taken back")
+        said = _resume.Resumed(self.id, root.trace_id, root.span_id)
+        return _resume.token(said, _resume.key_for_making(os.environ), math.ceil(time.time() + lifetime))
+
     def _started(self) -> Root:
         if self._root is None:
             raise UsageError("the session has not started: enter it with `with`, or use start_session()")
@@ -283,10 +305,10 @@ def continued(root: Root, parent: trace.Span) -> Session:
 
 def _root_span(tracer: trace.Tracer, scope: Scope, options: Options) -> trace.Span:
     context = scope.before
-    links: list[trace.Link] = []
+    links = [trace.Link(options.resumed_root)] if options.resumed_root is not None else []
     if options.nested == "root":
         around = trace.get_current_span(context).get_span_context()
-        links = [trace.Link(around)] if around.is_valid else []
+        links += [trace.Link(around)] if around.is_valid else []
         context = trace.set_span_in_context(trace.INVALID_SPAN, context)
     return tracer.start_span(
         f"session {options.name}",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_sessions.lifecycle import ENDINGS
 from otel_sessions.sdk import _context, _provider
 from otel_sessions.sdk._guard import guard, say_once
-from otel_sessions.sdk._options import Nested, Options, OutcomeName, ending_of
+from otel_sessions.sdk._options import TOKEN_PREFIX, Nested, Options, OutcomeName, ending_of
 from otel_sessions.sdk._session import Session, begin, root_of, scope_of
 
 __all__ = ["current_session", "end_session", "session", "start_session", "start_solo"]
@@ -32,15 +36,18 @@ def session(
     """Return a session that has not started: a block (`with`, `async with`) or a decorator.
 
     `name` is of low cardinality ("plan trip"), `title` the human text of this one session. `id` is made
-    up unless given; `resume` is the id of a session to go on with. `user_id` and `conversation_id` are put
+    up unless given; `resume` goes on with a session, by its id or by a token of `Session.resume_token()`,
+    under that id unless `id` names another. `user_id` and `conversation_id` are put
     on every span as `user.id` and `gen_ai.conversation.id`, `attributes` and `tags` on the root span.
     `timeout` and `idle_timeout`, in seconds, end the session but never interrupt code; idle is a session
     without open model or tool call, without any span starting or ending, that does not wait.
     A session starts a trace of its own that links to the span that is current; `nested="child"` makes it a
     child of that span instead.
 
-    Raises ConfigurationError for a value of the wrong kind, and SessionReuseError when it starts twice.
+    Raises ConfigurationError for a value of the wrong kind, ResumeTokenError for a token that is forged or
+    expired, and SessionReuseError when it starts twice.
     """
+    before, root = _taken_up(resume)
     return Session(
         Options.checked(
             name=name,
@@ -52,10 +59,23 @@ def session(
             attributes=attributes,
             timeout=timeout,
             idle_timeout=idle_timeout,
-            resume=resume,
+            resume=before,
+            resumed_root=root,
             nested=nested,
         )
     )
+
+
+def _taken_up(resume: Any) -> tuple[Any, SpanContext | None]:
+    """Return the id of a session that is gone on with, and the root that a token names."""
+    if not isinstance(resume, str) or not resume.startswith(TOKEN_PREFIX):
+        return resume, None
+    from otel_sessions.sdk import _resume  # noqa: PLC0415 - few programs need it
+
+    said = _resume.opened(resume, _resume.key_for_reading(os.environ), time.time())
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    root = SpanContext(said.trace_id, said.span_id, is_remote=True, trace_flags=flags)
+    return said.session_id, root if root.is_valid else None
 
 
 def start_session(
