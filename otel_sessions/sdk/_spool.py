@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 from otel_sessions.sdk._ownership import Claims, Owned, own
@@ -35,6 +36,9 @@ __all__ = ["Kept", "Limits", "Spool", "spool_folder"]
 _REJECTED: Final = "rejected"
 _ADDRESS: Final = "address"
 _UNFINISHED: Final = ".tmp"
+
+_LARGEST: Final = 256 * 1024 * 1024
+"""Bytes of a file that can be ours: no request is larger, whatever else lies in the folder."""
 
 _FOR_A_MOMENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
 """Errors that say nothing about a file: the process or the system has too much open just now."""
@@ -375,7 +379,10 @@ def _parcels(folder: Path) -> Iterator[Kept]:
         for path in sorted(folder.iterdir()):
             if path.name.isdigit():
                 with suppress(OSError):
-                    yield Kept(path, path.stat().st_size)
+                    found = path.stat()
+                    # Reading a pipe that somebody put there never ends, and a huge file fills the memory.
+                    if S_ISREG(found.st_mode) and found.st_size <= _LARGEST:
+                        yield Kept(path, found.st_size)
 
 
 def _clear(folder: Path) -> None:
