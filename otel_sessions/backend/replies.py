@@ -14,11 +14,12 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-__all__ = ["API_HEADERS", "Documents", "accepts_gzip", "answer", "encode", "merged", "separated"]
+__all__ = ["API_HEADERS", "Documents", "accepts_gzip", "answer", "encode", "merged", "separated", "written"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,16 @@ def encode(value: Any) -> bytes:
 
 async def answer(request: web.Request, read: Callable[[], Any]) -> web.Response:
     """Answer with the JSON of what `read` returns; it runs in a worker thread and may block."""
-    zipped = accepts_gzip(request)
-    body, encoding = await asyncio.to_thread(_read_and_encode, read, zipped)
+    return await _answered(request, partial(_read_and_encode, read))
+
+
+async def written(request: web.Request, pieces: Callable[[], Iterator[bytes]]) -> web.Response:
+    """Answer with JSON that is written in pieces; all of it runs in a worker thread and may block."""
+    return await _answered(request, partial(_join, pieces))
+
+
+async def _answered(request: web.Request, make: Callable[[bool], tuple[bytes, str | None]]) -> web.Response:
+    body, encoding = await asyncio.to_thread(make, accepts_gzip(request))
     headers = {**API_HEADERS, "Vary": "Accept-Encoding"}
     if encoding is not None:
         headers["Content-Encoding"] = encoding
@@ -82,6 +91,12 @@ def _read_and_encode(read: Callable[[], Any], zipped: bool) -> tuple[bytes, str 
     if zipped and len(body) >= COMPRESS_FROM_BYTES:
         return gzip.compress(body, COMPRESS_LEVEL, mtime=0), "gzip"
     return body, None
+
+
+def _join(pieces: Callable[[], Iterator[bytes]], zipped: bool) -> tuple[bytes, str | None]:
+    if zipped:
+        return b"".join(_zipped(merged(pieces()))), "gzip"
+    return b"".join(pieces()), None
 
 
 class Documents:

@@ -2,21 +2,47 @@
 
 Telemetry tears: parents are lost, late, themselves, each other's children. So the tree is made of what is
 there: a parent that is named and missing becomes a placeholder, and a cycle is cut at the member that
-started first. No recursion: ten thousand spans deep is as good as ten.
+started first. No recursion: ten thousand spans deep is as good as ten. Spans come by columns and are spoken
+of by their places, so that two hundred thousand of them need no object each.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from otel_sessions.backend.records import Flag, SpanRow
 
-__all__ = ["TreeRow", "tree"]
+__all__ = ["Planted", "Seeds", "TreeRow", "plant", "tree"]
 
 _NO_PARENT: Final = -1
+
+
+class Seeds(NamedTuple):
+    """What the tree needs to know of spans, by columns; in order of start, span id, trace id."""
+
+    traces: Sequence[bytes]  # by number
+    trace: Sequence[int]  # number of the trace
+    span_id: Sequence[bytes]
+    parent_id: Sequence[bytes]  # b"" for none
+    start: Sequence[int]
+    runs: Sequence[int]  # places of the roots of runs
+    tasks: Sequence[int]  # places of the spans of tasks
+
+
+class Planted(NamedTuple):
+    """A tree, line by line: which span it is, how deep it lies, and in which line its parent is (-1: none).
+
+    A place beyond the last span is a placeholder's, in the order of `missing`: number of the trace, the
+    span id that its children name, and the place of the earliest of them.
+    """
+
+    order: Sequence[int]
+    depth: Sequence[int]
+    parent: Sequence[int]
+    missing: Sequence[tuple[int, bytes, int]]
 
 
 class TreeRow(NamedTuple):
@@ -28,60 +54,76 @@ class TreeRow(NamedTuple):
 
 
 def tree(rows: Sequence[SpanRow]) -> list[TreeRow]:
-    """Order spans so that each follows its parent, siblings by start, then id.
-
-    A task that is a trace of its own stands below the run that it belongs to. Other traces of a session
-    follow each other by their earliest start. Of the tops of one trace, the root of
-    a run comes first. A missing parent becomes a row of its own (Flag.PLACEHOLDER) that starts with the
-    earliest of its children.
-    """
+    """Plant rows in any order; a missing parent becomes a row of its own (Flag.PLACEHOLDER)."""
     nodes = sorted(rows, key=_age)
-    parents = _parents(nodes)
-    nodes, parents = _with_placeholders(nodes, parents)
-    parents = _without_cycles(_with_tasks_below_runs(nodes, parents))
-    tops = [index for index, parent in enumerate(parents) if parent == _NO_PARENT]
-    return _flatten(nodes, parents, _ordered(nodes, tops))
+    numbers: dict[bytes, int] = {}
+    trace = [numbers.setdefault(node.trace_id, len(numbers)) for node in nodes]
+    traces = list(numbers)
+    planted = plant(
+        Seeds(
+            traces,
+            trace,
+            [node.span_id for node in nodes],
+            [node.parent_id for node in nodes],
+            [node.start for node in nodes],
+            [place for place, node in enumerate(nodes) if node.category == "session"],
+            [place for place, node in enumerate(nodes) if node.category == "task"],
+        )
+    )
+    nodes += [_placeholder(traces[of], span_id, nodes[child]) for of, span_id, child in planted.missing]
+    return [
+        TreeRow(nodes[place], depth, parent)
+        for place, depth, parent in zip(planted.order, planted.depth, planted.parent, strict=True)
+    ]
 
 
 _age: Final = attrgetter("start", "span_id", "trace_id")
 
 
-_Key = tuple[bytes, bytes]
+def plant(spans: Seeds) -> Planted:
+    """Order spans so that each follows its parent, siblings by start, then id.
+
+    A task that is a trace of its own stands below the run that it belongs to. Other traces of a session
+    follow each other by their earliest start. Of the tops of one trace, the root of
+    a run comes first. A missing parent starts with the earliest of its children.
+    """
+    parents, missing = _parents(spans)
+    _put_tasks_below_runs(parents, spans)
+    _cut_cycles(parents)
+    return _flatten(parents, _tops(parents, spans, missing), missing)
 
 
-def _parents(nodes: Sequence[SpanRow]) -> list[int | _Key]:
-    """Return for each span the index of its parent; the parent's key where it is missing."""
-    where: dict[_Key, int] = {}
-    for index, node in enumerate(nodes):
-        where.setdefault((node.trace_id, node.span_id), index)
-    parents: list[int | _Key] = []
-    for node in nodes:
-        key = node.trace_id, node.parent_id
-        parents.append(where.get(key, key) if node.parent_id else _NO_PARENT)
-    return parents
+def _parents(spans: Seeds) -> tuple[array[int], list[tuple[int, bytes, int]]]:
+    """Return the place of each span's parent, and the parents that are missing, which are placed behind."""
+    count = len(spans.span_id)
+    # One bytes object a key, for the collector of cycles would look through as many tuples again and again.
+    where: dict[bytes, int] = {}
+    for place, key in enumerate(_keys(spans.trace, spans.span_id)):
+        where.setdefault(key, place)
+    parents = array("q", [_NO_PARENT]) * count
+    missing: list[tuple[int, bytes, int]] = []
+    for place, key in enumerate(_keys(spans.trace, spans.parent_id)):
+        parent_id = spans.parent_id[place]
+        if not parent_id:
+            continue
+        parent = where.get(key)
+        if parent is None:  # spans are in order of age, so this is the first of its children
+            parent = where[key] = count + len(missing)
+            missing.append((spans.trace[place], parent_id, place))
+        parents[place] = parent
+    parents.extend([_NO_PARENT] * len(missing))
+    return parents, missing
 
 
-def _with_placeholders(
-    nodes: list[SpanRow], parents: Sequence[int | _Key]
-) -> tuple[list[SpanRow], list[int]]:
-    """Add a row for each missing parent; spans are sorted by age, so its first child is its earliest."""
-    missing: dict[_Key, int] = {}
-    found: list[int] = []
-    added: list[SpanRow] = []
-    for node, parent in zip(nodes, parents, strict=True):
-        if not isinstance(parent, int):
-            if parent not in missing:
-                missing[parent] = len(nodes) + len(added)
-                added.append(_placeholder(parent, node))
-            parent = missing[parent]  # noqa: PLW2901 - the same parent, by its index
-        found.append(parent)
-    return nodes + added, found + [_NO_PARENT] * len(added)
+def _keys(traces: Sequence[int], ids: Sequence[bytes]) -> Iterator[bytes]:
+    for trace, span_id in zip(traces, ids, strict=True):
+        yield trace.to_bytes(8, "big") + span_id
 
 
-def _placeholder(key: _Key, child: SpanRow) -> SpanRow:
+def _placeholder(trace_id: bytes, span_id: bytes, child: SpanRow) -> SpanRow:
     return SpanRow(
-        trace_id=key[0],
-        span_id=key[1],
+        trace_id=trace_id,
+        span_id=span_id,
         parent_id=b"",
         name="",
         kind=0,
@@ -101,34 +143,32 @@ def _placeholder(key: _Key, child: SpanRow) -> SpanRow:
     )
 
 
-def _with_tasks_below_runs(nodes: Sequence[SpanRow], parents: Sequence[int]) -> list[int]:
+def _put_tasks_below_runs(parents: array[int], spans: Seeds) -> None:
     """Put each task without a parent below the run that began last before it, else below the first.
 
     Not by its link, which an announced span does not tell: a live session would be drawn anew at each end.
     """
-    runs = [index for index, node in enumerate(nodes) if node.category == "session"]
-    found = list(parents)
-    run = runs[0] if runs else _NO_PARENT
-    for index, node in enumerate(nodes):
-        if node.category == "session":
-            run = index
-        elif node.category == "task" and found[index] == _NO_PARENT:
-            found[index] = run
-    return found
+    if not spans.runs:
+        return
+    later = iter(spans.runs[1:])
+    run, upcoming = spans.runs[0], next(later, None)
+    for task in spans.tasks:
+        while upcoming is not None and upcoming < task:
+            run, upcoming = upcoming, next(later, None)
+        if parents[task] == _NO_PARENT:
+            parents[task] = run
 
 
-def _without_cycles(parents: Sequence[int]) -> list[int]:
-    """Cut each cycle above its member that started first, which is the one of the least index."""
-    cut = list(parents)
-    walk_of = [0] * len(parents)  # which walk has been here; 0: none
+def _cut_cycles(parents: array[int]) -> None:
+    """Cut each cycle above its member that started first, which is the one of the least place."""
+    walk_of = array("q", [0]) * len(parents)  # which walk has been here; 0: none
     for start in range(len(parents)):
         at = start
         while at != _NO_PARENT and not walk_of[at]:
             walk_of[at] = start + 1
-            at = cut[at]
+            at = parents[at]
         if at != _NO_PARENT and walk_of[at] == start + 1:
-            cut[min(_cycle(cut, at))] = _NO_PARENT
-    return cut
+            parents[min(_cycle(parents, at))] = _NO_PARENT
 
 
 def _cycle(parents: Sequence[int], member: int) -> list[int]:
@@ -138,34 +178,49 @@ def _cycle(parents: Sequence[int], member: int) -> list[int]:
     return members
 
 
-def _ordered(nodes: Sequence[SpanRow], tops: Sequence[int]) -> list[int]:
+def _tops(parents: Sequence[int], spans: Seeds, missing: Sequence[tuple[int, bytes, int]]) -> list[int]:
     """Order the tops: traces by their earliest start, within a trace a run's root before all others."""
-    began: dict[bytes, int] = {}
+    count, runs = len(spans.span_id), set(spans.runs)
+    began: dict[int, int] = {}
+    tops: list[tuple[int, bool, int, bytes, int]] = []
+    for place in range(len(parents)):
+        if parents[place] != _NO_PARENT:
+            continue
+        if place < count:
+            trace, span_id, start = spans.trace[place], spans.span_id[place], spans.start[place]
+        else:
+            trace, span_id, child = missing[place - count]
+            start = spans.start[child]
+        began[trace] = min(start, began.get(trace, start))
+        tops.append((trace, place not in runs, start, span_id, place))
+    return [place for *_, place in sorted((began[top[0]], spans.traces[top[0]], *top[1:]) for top in tops)]
+
+
+def _flatten(
+    parents: Sequence[int], tops: Sequence[int], missing: Sequence[tuple[int, bytes, int]]
+) -> Planted:
+    first = array("q", [_NO_PARENT]) * len(parents)  # child of each
+    following = array("q", [_NO_PARENT]) * len(parents)  # sibling of each
+    for place in range(len(parents) - 1, -1, -1):  # youngest first, each before those that came so far
+        parent = parents[place]
+        if parent != _NO_PARENT:
+            following[place], first[parent] = first[parent], place
+    order, depths, above = array("q"), array("q"), array("q")
+    line_of = array("q", [_NO_PARENT]) * len(parents)
     for top in tops:
-        node = nodes[top]
-        began[node.trace_id] = min(node.start, began.get(node.trace_id, node.start))
-
-    def place(top: int) -> tuple[int, bytes, bool, int, bytes]:
-        node = nodes[top]
-        return began[node.trace_id], node.trace_id, node.category != "session", node.start, node.span_id
-
-    return sorted(tops, key=place)
-
-
-def _flatten(nodes: Sequence[SpanRow], parents: Sequence[int], tops: Sequence[int]) -> list[TreeRow]:
-    children: defaultdict[int, list[int]] = defaultdict(list)
-    for index in range(len(nodes) - 1, -1, -1):  # youngest first, as a stack wants them
-        children[parents[index]].append(index)
-    flat: list[TreeRow] = []
-    place = [_NO_PARENT] * (len(nodes) + 1)  # where a node stands in the list; the last one stands for none
-    depth = [0] * len(nodes) + [-1]
-    waiting = list(reversed(tops))
-    while waiting:
-        index = waiting.pop()
-        parent = parents[index]
-        place[index] = len(flat)
-        depth[index] = depth[parent] + 1
-        flat.append(TreeRow(nodes[index], depth[index], place[parent]))
-        if index in children:
-            waiting += children[index]
-    return flat
+        at, depth, parent_line = top, 0, _NO_PARENT
+        while True:
+            line_of[at] = len(order)
+            order.append(at)
+            depths.append(depth)
+            above.append(parent_line)
+            if first[at] != _NO_PARENT:
+                at, depth, parent_line = first[at], depth + 1, line_of[at]
+                continue
+            while at != top and following[at] == _NO_PARENT:
+                at, depth = parents[at], depth - 1
+            if at == top:
+                break
+            at = following[at]
+            parent_line = line_of[parents[at]]
+    return Planted(order, depths, above, missing)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 from telemetry import BEGAN, TRACE, sid
 
@@ -17,9 +19,14 @@ TOOL = replace(ROOT, span_id=sid(3), parent_id=sid(9), name="chat m", category="
                end=BEGAN + 3, status=2, tool="search", task_id="t1", revision=8)  # fmt: skip
 
 
+def full(*rows: SpanRow) -> dict[str, Any]:
+    """Return the whole answer, joined and read."""
+    return json.loads(b"".join(columns.full("s1", columns.gathered(rows), {})))
+
+
 def test_full_rows_come_in_tree_order_with_a_dictionary_for_what_repeats() -> None:
     """Offsets are from the earliest start; unknown is null, or -1 where a column holds indices."""
-    answer = columns.full("s1", [TOOL, CHAT, ROOT])
+    answer = full(TOOL, CHAT, ROOT)
     assert answer == {
         "session": "s1",
         "base": str(BEGAN),
@@ -54,7 +61,7 @@ def test_full_rows_come_in_tree_order_with_a_dictionary_for_what_repeats() -> No
 
 def test_a_delta_names_parents_by_id_and_invents_no_rows() -> None:
     """A reader merges it into what it has: no placeholder, no depth, a base of its own."""
-    answer = columns.delta("s1", [TOOL, CHAT])
+    answer = json.loads(b"".join(columns.delta("s1", columns.gathered([CHAT, TOOL]))))
     assert answer["base"] == str(BEGAN + 2)
     assert answer["total"] == 2
     assert answer["columns"]["parent_id"] == [sid(9).hex(), sid(1).hex()]
@@ -64,6 +71,19 @@ def test_a_delta_names_parents_by_id_and_invents_no_rows() -> None:
 
 def test_no_rows_are_an_answer_too() -> None:
     """A session of logs alone has rows to show all the same: none."""
-    answer = columns.full("s1", [])
+    answer = full()
     assert (answer["base"], answer["total"], answer["revision"]) == ("0", 0, 0)
     assert all(column == [] for column in answer["columns"].values())
+
+
+def test_the_largest_session_is_written_in_small_pieces() -> None:
+    """Whoever writes it runs beside an event loop, which waits for each piece."""
+    rows = [
+        replace(ROOT, span_id=sid(n), parent_id=sid(n // 9), name=f"step {n % 50}", start=BEGAN + n)
+        for n in range(1, 30_000)
+    ]
+    pieces = list(columns.full("s1", columns.gathered(rows), {"event_id": "e-1"}))
+    assert max(map(len, pieces)) < 128 * 1024
+    answer = json.loads(b"".join(pieces))
+    assert (answer["total"], answer["event_id"]) == (30_000, "e-1")  # the parent of the first is not there
+    assert {len(column) for column in answer["columns"].values()} == {30_000}

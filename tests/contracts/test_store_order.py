@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from store_oracle import reckon
 
+from otel_sessions.backend.columns import full, gathered
 from otel_sessions.backend.records import (
     Encoding,
     Flag,
@@ -28,7 +30,7 @@ from otel_sessions.backend.records import (
     SpanRow,
 )
 from otel_sessions.backend.resolve import global_key
-from otel_sessions.backend.store.base import SessionQuery, Store
+from otel_sessions.backend.store.base import RowColumns, SessionQuery, Store
 
 SERVICES = ("/planner", "/booker")
 hints = st.none() | st.builds(
@@ -150,6 +152,11 @@ gauges = st.lists(
 )
 
 
+def read(columns: RowColumns) -> Any:
+    """Return what the API makes of rows by columns."""
+    return json.loads(b"".join(full("s", columns, {})))
+
+
 def shown(store: Store) -> dict[str, dict[str, Any]]:
     """Return all that a store shows, in the oracle's words."""
     seen: dict[str, dict[str, Any]] = {}
@@ -158,6 +165,8 @@ def shown(store: Store) -> dict[str, dict[str, Any]]:
         assert detail is not None
         assert detail.session == record
         rows = store.rows(record.id)
+        assert read(store.columns(record.id)) == read(gathered(rows))
+        assert store.record(record.id) == record
         assert all(row.revision <= record.revision for row in rows)
         assert record.traces_count == len(detail.traces)
         assert record.tasks_count == len(detail.tasks)

@@ -30,7 +30,6 @@ _ENDPOINTS: Final[dict[str, Endpoint]] = {
     "/api/v1/sessions": sessions.list_sessions,
     "/api/v1/filters": filters.list_fields,
     f"/api/v1/sessions/{_ID}": sessions.session,
-    f"/api/v1/sessions/{_ID}/rows": sessions.rows,
     "/api/v1/spans/{trace_id}/{span_id}": spans.span,
     "/api/v1/status": status.status,
     "/api/v1/openapi.json": _openapi,
@@ -50,6 +49,7 @@ def routes(services: Services) -> list[web.AbstractRouteDef]:
     """Return the routes of the API and of the probes."""
     places = asyncio.Semaphore(LONG_READS_AT_ONCE)
     searches = Searches()
+    rows: Endpoint = sessions.Rows().answer
     streamed: dict[str, Endpoint] = {
         "/api/v1/search": searches.page,
         "/api/v1/search/stream": searches.stream,
@@ -59,6 +59,7 @@ def routes(services: Services) -> list[web.AbstractRouteDef]:
     return [
         *(web.get(path, partial(_in_turn, places, endpoint, services)) for path, endpoint in _LONG.items()),
         *(web.get(path, partial(endpoint, services)) for path, endpoint in _ENDPOINTS.items()),
+        web.get(f"/api/v1/sessions/{_ID}/rows", partial(rows, services)),
         # No HEAD: a body that is made while it is sent can't be left out.
         *(
             web.get(path, partial(endpoint, services), allow_head=False)

@@ -6,6 +6,10 @@ answer; what is committed later is in the stream after that position; what falls
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
 from aiohttp import web
 
 from otel_sessions.backend import columns as columns_of
@@ -13,13 +17,16 @@ from otel_sessions.backend.api.parameters import item_of, limit_of, revision_of,
 from otel_sessions.backend.api.problems import ProblemError, no_session
 from otel_sessions.backend.api.shapes import JsonObject, detail_json, ns, session_json
 from otel_sessions.backend.records import SessionDetail
-from otel_sessions.backend.replies import answer
+from otel_sessions.backend.replies import answer, written
 from otel_sessions.backend.services import Services
 from otel_sessions.backend.store.base import Store
 from otel_sessions.backend.transcript import transcript as transcript_of
 from otel_sessions.lifecycle import State
 
-__all__ = ["found", "list_sessions", "rows", "session", "transcript"]
+__all__ = ["Rows", "found", "list_sessions", "session", "transcript"]
+
+LARGE: Final = 10_000
+"""Spans from which on a session is large: its rows take a tenth of a second to make."""
 
 
 def found(store: Store, ref: str) -> SessionDetail:
@@ -67,21 +74,41 @@ async def session(services: Services, request: web.Request) -> web.Response:
     return await answer(request, read)
 
 
-async def rows(services: Services, request: web.Request) -> web.Response:
-    """Show the structure of a session; with `after` only what changed since that revision."""
-    ref, after = request.match_info["id"], revision_of(request.query)
+class Rows:
+    """The structure of sessions; of large ones one is made at a time.
+
+    Each that is made takes some seconds of Python's lock, and some memory, from all others.
+    """
+
+    def __init__(self) -> None:
+        self._large = asyncio.Semaphore(1)
+
+    async def answer(self, services: Services, request: web.Request) -> web.Response:
+        """Show the structure of a session; with `after` only what changed since that revision."""
+        ref, after = request.match_info["id"], revision_of(request.query)
+        record = await asyncio.to_thread(services.store.record, ref)
+        if record is None:
+            raise no_session(ref)
+        if after is not None or record.spans <= LARGE:
+            return await _rows(services, request, record.id, after)
+        async with self._large:
+            if request.transport is None:  # left while it waited
+                return web.Response(status=499)
+            return await _rows(services, request, record.id, after)
+
+
+async def _rows(services: Services, request: web.Request, session_id: str, after: int | None) -> web.Response:
     event_id = services.live.last_event_id()
 
-    def read() -> JsonObject:
-        session_id = found(services.store, ref).session.id
-        stored = services.store.rows(session_id, after)
-        columns = (
-            columns_of.full(session_id, stored) if after is None else columns_of.delta(session_id, stored)
-        )
+    def pieces() -> Iterator[bytes]:
+        stored = services.store.columns(session_id, after)
+        if after is None:
+            return columns_of.full(session_id, stored, {"event_id": event_id})
         # Nothing new leaves the reader where it was.
-        return {**columns, "revision": max(columns["revision"], after or 0), "event_id": event_id}
+        newest = max(stored.revision, after)
+        return columns_of.delta(session_id, stored, {"revision": newest, "event_id": event_id})
 
-    return await answer(request, read)
+    return await written(request, pieces)
 
 
 async def transcript(services: Services, request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from otel_sessions.backend.api.parameters import filter_of, states_of
 from otel_sessions.backend.api.problems import ProblemError, no_session
 from otel_sessions.backend.api.shapes import JsonObject, ns, session_json, shown_state
-from otel_sessions.backend.columns import delta
+from otel_sessions.backend.columns import delta, gathered
 from otel_sessions.backend.filters import Filter, matches
 from otel_sessions.backend.live import StreamEvent
 from otel_sessions.backend.records import SessionRecord, SpanRow
@@ -161,12 +161,16 @@ async def _next(events: AsyncGenerator[StreamEvent]) -> StreamEvent | None:
 
 
 def _rows_frame(event: StreamEvent, session_id: str, rows: tuple[SpanRow, ...]) -> bytes:
-    return _encoded(event, delta(session_id, rows))
+    return _framed(event, b"".join(delta(session_id, gathered(rows))))
 
 
 def _encoded(event: StreamEvent, data: JsonObject) -> bytes:
+    return _framed(event, encode(data))
+
+
+def _framed(event: StreamEvent, data: bytes) -> bytes:
     # Compact JSON holds no line break, so one data line carries it.
-    return f"id: {event.id}\nevent: {event.name}\ndata: ".encode() + encode(data) + b"\n\n"
+    return f"id: {event.id}\nevent: {event.name}\ndata: ".encode() + data + b"\n\n"
 
 
 def _cut_off(request: web.Request) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "LOG_COLUMNS",
     "NESTED",
     "OWN",
+    "PUBLIC_FLAGS",
     "ROW_COLUMNS",
     "SPAN_COLUMNS",
     "bounded",

@@ -6,9 +6,10 @@ thread at any moment and see whole commits only. All methods block: callers use 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
@@ -35,6 +36,7 @@ __all__ = [
     "Hit",
     "Prunable",
     "Pruned",
+    "RowColumns",
     "SearchPage",
     "SearchQuery",
     "SessionPage",
@@ -70,6 +72,51 @@ class SessionPage:
 
     sessions: tuple[SessionRecord, ...]
     next: str | None
+
+
+def _numbers() -> array[int]:
+    return array("q")
+
+
+@dataclass(slots=True)
+class RowColumns:
+    """Index rows of one session by columns, in order of start, span id and trace id; its reader owns it.
+
+    Traces and words are numbers, 0 is no word; `words` holds None for it. Two hundred thousand rows are a few
+    dozen objects for the collector of cycles, which would hold up everybody to look through one for each row.
+    """
+
+    traces: list[bytes] = field(default_factory=list[bytes])
+    trace: array[int] = field(default_factory=_numbers)  # which of them
+    span_id: list[bytes] = field(default_factory=list[bytes])
+    parent_id: list[bytes] = field(default_factory=list[bytes])
+    name: array[int] = field(default_factory=_numbers)
+    kind: array[int] = field(default_factory=_numbers)
+    category: array[int] = field(default_factory=_numbers)  # place in records.CATEGORIES
+    start: array[int] = field(default_factory=_numbers)
+    duration: list[int | None] = field(default_factory=list["int | None"])
+    status: array[int] = field(default_factory=_numbers)
+    flags: array[int] = field(default_factory=_numbers)
+    service: array[int] = field(default_factory=_numbers)
+    task: array[int] = field(default_factory=_numbers)
+    label: array[int] = field(default_factory=_numbers)  # model, tool or agent, as the category says
+    input_tokens: list[int | None] = field(default_factory=list["int | None"])
+    output_tokens: list[int | None] = field(default_factory=list["int | None"])
+    revision: int = 0  # the greatest of all rows
+    words: dict[int | None, str | None] = field(default_factory=dict["int | None", "str | None"])
+
+    def add(self, trace: Sequence[int], *columns: Sequence[Any]) -> None:
+        """Append rows: numbers of their traces, then all columns from `span_id` to `output_tokens`."""
+        self.trace.extend(trace)
+        for column, values in zip(self._filled(), columns, strict=True):
+            column.extend(values)
+
+    def _filled(self) -> tuple[Any, ...]:
+        return (
+            *(self.span_id, self.parent_id, self.name, self.kind, self.category, self.start, self.duration),
+            *(self.status, self.flags, self.service, self.task, self.label),
+            *(self.input_tokens, self.output_tokens),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +326,16 @@ class Store(Protocol):
         """
         ...
 
+    def record(self, ref: str, *, idle_before: int = 0) -> SessionRecord | None:
+        """Return the roll-up row alone of what `session` finds, whatever the size of the session."""
+        ...
+
     def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
         """Return the index rows of one session by our id; with `after` only rows of a greater revision."""
+        ...
+
+    def columns(self, session_id: str, after: int | None = None) -> RowColumns:
+        """Return the same rows by columns: any number of them, without holding up other threads."""
         ...
 
     def span(self, trace_id: bytes, span_id: bytes) -> StoredSpan | None:

@@ -20,6 +20,7 @@ from otel_sessions.backend.records import (
     Request,
     RunRecord,
     SessionDetail,
+    SessionRecord,
     SpanRow,
     TimelineEntry,
 )
@@ -37,6 +38,7 @@ from otel_sessions.backend.store.base import (
     Calls,
     Prunable,
     Pruned,
+    RowColumns,
     SearchPage,
     SearchQuery,
     SessionPage,
@@ -181,6 +183,14 @@ class SqliteStore:
     def session(self, ref: str, *, idle_before: int = 0) -> SessionDetail | None:
         """Return one session by our id, or by the emitter's where that is unique."""
         return self._reader.session(ref, idle_before)
+
+    def record(self, ref: str, *, idle_before: int = 0) -> SessionRecord | None:
+        """Return the roll-up row alone of what `session` finds."""
+        return self._reader.record(ref, idle_before)
+
+    def columns(self, session_id: str, after: int | None = None) -> RowColumns:
+        """Return the index rows of one session by columns."""
+        return self._reader.columns(session_id, after)
 
     def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
         """Return the index rows of one session, by start."""
