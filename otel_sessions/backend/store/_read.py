@@ -22,13 +22,14 @@ from otel_sessions.backend.records import (
 )
 from otel_sessions.backend.resolve import session_id
 from otel_sessions.backend.store._chunks import Chunk, ChunkReader
+from otel_sessions.backend.store._columns import read_columns
 from otel_sessions.backend.store._connection import Readers
 from otel_sessions.backend.store._names import NameReader
 from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._rows import ROW_COLUMNS, position_of, row_words, stored_row
 from otel_sessions.backend.store._runs import RUN_COLUMNS, run_of
 from otel_sessions.backend.store._tasks import TASK_COLUMNS, tasks_of
-from otel_sessions.backend.store.base import StoredLog, StoredSpan
+from otel_sessions.backend.store.base import RowColumns, StoredLog, StoredSpan
 
 __all__ = ["Reader"]
 
@@ -86,6 +87,17 @@ class Reader:
             )
 
     def rows(self, session_id: str, after: int | None) -> Sequence[SpanRow]:
+    def record(self, ref: str, idle_before: int) -> SessionRecord | None:
+        """Return one session's roll-up row."""
+        with self._readers.snapshot() as conn:
+            row = _find(conn, ref)
+        return None if row is None else session_record(row[:-2], idle_before)
+
+    def columns(self, session_id: str, after: int | None) -> RowColumns:
+        """Return the index rows of one session by columns."""
+        with self._readers.snapshot() as conn:
+            return read_columns(conn, self.names, session_id, after)
+
         """Return the index rows of one session, by start."""
         with self._readers.snapshot() as conn:
             rows = conn.execute(
