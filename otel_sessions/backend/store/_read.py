@@ -86,7 +86,6 @@ class Reader:
                 losses=_losses(conn, no, record),
             )
 
-    def rows(self, session_id: str, after: int | None) -> Sequence[SpanRow]:
     def record(self, ref: str, idle_before: int) -> SessionRecord | None:
         """Return one session's roll-up row."""
         with self._readers.snapshot() as conn:
@@ -98,6 +97,7 @@ class Reader:
         with self._readers.snapshot() as conn:
             return read_columns(conn, self.names, session_id, after)
 
+    def rows(self, session_id: str, after: int | None) -> Sequence[SpanRow]:
         """Return the index rows of one session, by start."""
         with self._readers.snapshot() as conn:
             rows = conn.execute(
