@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -13,9 +13,9 @@ from otel_sessions.backend.store._rows import (
     LOG_COLUMNS,
     PUBLIC_FLAGS,
     SPAN_COLUMNS,
+    chunk_of,
     log_row,
     nano,
-    position_of,
     span_record,
     span_row,
 )
@@ -43,8 +43,8 @@ class Placing:
         self._names = names
         self._sessions = sessions
         self._revision = revision
-        self.spans: dict[int, list[SpanRecord]] = {}  # by session
-        self.logs: dict[int, list[LogRecord]] = {}
+        self.spans: defaultdict[int, list[SpanRecord]] = defaultdict(list)  # by session
+        self.logs: defaultdict[int, list[LogRecord]] = defaultdict(list)
         self.in_chunk: Counter[int] = Counter()  # chunk -> how many rows more, or fewer, point there
         self.doubted: set[bytes] = set()  # traces of which a copy was refused or replaced
         self.replaced: list[tuple[bytes, bytes, bytes]] = []  # keys and parents of copies that made room
@@ -55,14 +55,14 @@ class Placing:
 
     def place_spans(self, arrivals: Sequence[SpanArrival]) -> None:
         """Insert the rows of new spans; of two copies of one span keep the better."""
-        inserted = self._insert(_INSERT_SPAN, map(self._row, arrivals))
+        inserted = self._insert(_INSERT_SPAN, self._rows(arrivals))
         self.spans_more += inserted
         if inserted < len(arrivals):
             arrivals = self._settle_copies(arrivals)
         for row_id, span, session in arrivals:
             self.ended_more += span.end is not None
-            self.spans.setdefault(session, []).append(span)
-            self.in_chunk[position_of(row_id).chunk] += 1
+            self.spans[session].append(span)
+            self.in_chunk[chunk_of(row_id)] += 1
 
     def place_logs(self, arrivals: Sequence[LogArrival]) -> None:
         """Insert the rows of new logs; the same log again is left out."""
@@ -75,9 +75,9 @@ class Placing:
             stored = self._stored_since("logs", arrivals[0][0])
             arrivals = [arrival for arrival in arrivals if arrival[0] in stored]
         for row_id, log, session in arrivals:
-            self.in_chunk[position_of(row_id).chunk] += 1
+            self.in_chunk[chunk_of(row_id)] += 1
             if session is not None:
-                self.logs.setdefault(session, []).append(log)
+                self.logs[session].append(log)
 
     def _insert(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> int:
         rows = list(rows)  # making them may add names, which are changes too
@@ -85,9 +85,9 @@ class Placing:
         self._conn.executemany(statement, rows)
         return self._conn.total_changes - before
 
-    def _row(self, arrival: SpanArrival) -> tuple[Any, ...]:
-        row_id, span, session = arrival
-        return span_row(span, row_id, session, self._revision, self._names.numbers)
+    def _rows(self, arrivals: Sequence[SpanArrival]) -> list[tuple[Any, ...]]:
+        numbers, revision = self._names.numbers, self._revision
+        return [span_row(span, row_id, session, revision, numbers) for row_id, span, session in arrivals]
 
     def _stored_since(self, table: str, first: int) -> set[int]:
         rows = self._conn.execute(f"SELECT id FROM {table} WHERE id >= ?", (first,))
@@ -110,7 +110,7 @@ class Placing:
         if _rank(span, session) <= _rank(copy, copy_session):
             return
         self._conn.execute("DELETE FROM spans WHERE id = ?", (row[0],))
-        self._insert(_INSERT_SPAN, [self._row(arrival)])
+        self._insert(_INSERT_SPAN, self._rows([arrival]))
         placed[row_id] = arrival
         if placed.pop(row[0], None) is None:
             self._take_back(copy, row[0], copy_session, span, session)
@@ -118,7 +118,7 @@ class Placing:
     def _take_back(self, copy: SpanRecord, row_id: int, before: int, span: SpanRecord, session: int) -> None:
         """Take back what a copy added that was stored by an earlier transaction."""
         self.ended_more -= copy.end is not None
-        self.in_chunk[position_of(row_id).chunk] -= 1
+        self.in_chunk[chunk_of(row_id)] -= 1
         self.replaced.append((copy.trace_id, copy.span_id, copy.parent_id))
         if before == session and hides(copy, span):
             known = self._sessions.by_no(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ _summed = itemgetter(
         ("state", "outcome", "end_reason", "started_at", "ended_at", "errors", "model_calls", "tool_calls"),
     )
 )
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _LISTS: Final = tuple(map(_ALL.index, ("agents", "models", "tools")))
 _INFERRED, _SHOWN = map(_ALL.index, ("inferred", "state"))
 
@@ -77,10 +79,16 @@ def rollup_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
     """Return the whole row of a session, in the order of INSERT."""
     values: list[Any] = list(_fields(record))
     for listed in _LISTS:
-        values[listed] = json.dumps(values[listed])
+        values[listed] = _list_text(values[listed])
     values[_SHOWN] = record.state if record.runs_count else ""  # without any run it depends on the clock
     texts = (_paces_text(session.paces), words(record), session.tally.to_json(), session.key)
     return (*values, session.own_seen, session.loose_seen, *texts, session.no)
+
+
+@lru_cache(maxsize=2_048)
+def _list_text(names: tuple[str, ...]) -> str:
+    """Write a list of names as JSON; sessions of one program have the same."""
+    return json.dumps(names)
 
 
 def update_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -108,7 +116,7 @@ def state_of(row: tuple[Any, ...]) -> SessionState:
 
 def _paces_text(paces: Sequence[Pace]) -> str:
     plain = [[pace.since, pace.from_, pace.told, pace.lag, int(pace.steady)] for pace in paces]
-    return json.dumps(plain, separators=(",", ":")) if plain else ""
+    return _compact(plain) if plain else ""
 
 
 def _paces_of(text: str) -> tuple[Pace, ...]:

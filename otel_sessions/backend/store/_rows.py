@@ -20,6 +20,7 @@ __all__ = [
     "ROW_COLUMNS",
     "SPAN_COLUMNS",
     "bounded",
+    "chunk_of",
     "log_record",
     "log_row",
     "nano",
@@ -69,6 +70,11 @@ Word = Callable[[int | None], str | None]
 def row_id(chunk: int, ordinal: int) -> int:
     """Return the id of the row whose message is the `ordinal`-th of `chunk`."""
     return chunk << _ORDINAL_BITS | ordinal
+
+
+def chunk_of(row_id: int) -> int:
+    """Return the number of the chunk that a row's message lies in."""
+    return row_id >> _ORDINAL_BITS
 
 
 def position_of(row_id: int) -> Position:

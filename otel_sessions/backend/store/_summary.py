@@ -189,6 +189,8 @@ def _source(tally: Tally, value: str, known: str) -> Usage:
     Who knows more calls has seen more. Of two that know as many, the greater leaves less out: Gemini CLI's
     spans do not tell what the model thought.
     """
+    if not tally.logs:
+        return tally.span_usage
     return max((tally.span_usage, tally.log_usage), key=attrgetter(known, value))
 
 

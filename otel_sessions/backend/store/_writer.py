@@ -136,9 +136,9 @@ class Writer:
         spans: list[tuple[int, SpanRecord, int]] = []
         logs: list[tuple[int, LogRecord, int]] = []
         for chunk, request in enumerate(requests, first_chunk):
-            at = request.received_at
-            spans += [(row_id(chunk, span.ordinal), bounded(span), at) for span in request.spans]
-            logs += [(row_id(chunk, log.ordinal), bounded(log), at) for log in request.logs]
+            at, first = request.received_at, row_id(chunk, 0)
+            spans += [(first + span.ordinal, bounded(span), at) for span in request.spans]
+            logs += [(first + log.ordinal, bounded(log), at) for log in request.logs]
         arrived: list[tuple[SpanRecord | LogRecord, int]] = [
             (record, at) for _, record, at in (*spans, *logs)
         ]
