@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 from backend_process import BackendProcess
 from otlp_requests import PROTOBUF, LifeCycle, logs, span, traces
+
+from otel_sessions.backend.metrics import RESULTS
 
 
 def status(backend: BackendProcess) -> dict[str, Any]:
@@ -91,3 +94,11 @@ def test_it_says_what_readyz_says(tmp_path: Path):
         assert status(backend)["trouble"] is None
     finally:
         backend.kill()
+
+
+def test_the_page_explains_every_refusal_that_is_counted():
+    """Whoever adds a word to what receivers note says on the page what it means."""
+    page = (Path(__file__).parents[2] / "otel_sessions/backend/web/static/js/condition.js").read_text()
+    table = page.partition("const REFUSED = lexicon({")[2].partition("});")[0]
+    explained = set(re.findall(r"^  ([a-z_]+): \[", table, re.MULTILINE))
+    assert set(RESULTS) - {"stored", "partial"} <= explained

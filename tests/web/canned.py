@@ -207,6 +207,7 @@ def a_status(**fields: Any) -> dict[str, Any]:
         "now": str(now),
         "idle_after": str(300 * SECOND),
         "python": "3.13.0",
+        "install": "pip install /home/ann/clone",
         "trouble": None,
         "rates": {"seconds": 60, "requests": 0, "spans": 0, "logs": 0},
         "commits": {"count": 0, "p50": None, "p99": None, "max": None},

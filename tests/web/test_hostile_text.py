@@ -128,6 +128,7 @@ def poison(canned: CannedBackend, text: str) -> None:
         version=text,
         trouble=text,
         python=text,
+        install=text,
         emitters=[an_emitter(text, sdk=text, sdk_version=text)],
         disk={"folder": text, "size": 100, "free": 1},
         receivers={text: {text: 3}},

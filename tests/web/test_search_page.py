@@ -146,3 +146,15 @@ def test_a_search_that_fails_says_so_and_can_be_tried_again(canned: CannedBacken
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".hit")).to_have_count(1)
     expect(page.locator(".failure")).to_have_count(0)
+
+
+def test_conditions_without_a_word_are_no_error_but_lead_to_the_list(
+    canned: CannedBackend, open_page: Open
+) -> None:
+    """Nothing is wrong with a filter; it is the list that takes it."""
+    canned.wrong = {"detail": "There is no word to find: add one.", "parameter": "q"}
+    page = open_page(canned, "/search?q=state:lost+tool:x", forgiven=("400",))
+    expect(page.get_by_role("heading", name="That says which sessions")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.get_by_role("link", name="List these sessions").click()
+    expect(page).to_have_url(re.compile(r"/sessions\?q=state%3Alost"))

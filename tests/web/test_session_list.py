@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from canned import SECOND, CannedBackend, a_session, now_ns
+from canned import SECOND, CannedBackend, a_session, a_status, now_ns
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
@@ -341,3 +341,15 @@ def test_any_id_leads_to_its_session(canned: CannedBackend, open_page: Open, key
     expect(page.get_by_role("heading", name="strange id")).to_be_visible()
     page.reload()
     expect(page.get_by_role("heading", name="strange id")).to_be_visible()
+
+
+def test_the_empty_page_names_the_command_that_installs_what_runs_here(
+    canned: CannedBackend, open_page: Open
+) -> None:
+    """A clone is on no index, and the server knows where it came from."""
+    page = open_page(canned)
+    expect(page.locator(".welcome")).to_contain_text("pip install /home/ann/clone")
+    canned.status = a_status(install=None)
+    page.reload()
+    expect(page.locator(".welcome")).to_contain_text("From Python")
+    expect(page.locator(".welcome")).not_to_contain_text("pip install")

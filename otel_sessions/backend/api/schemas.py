@@ -416,6 +416,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             engine=_text("what it is stored with, and its version"),
         ),
         python=_text("version"),
+        install=_text("the command that installs what runs here"),
         disk=_closed(
             "Where it is stored",
             folder=_text(),

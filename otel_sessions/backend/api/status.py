@@ -13,6 +13,7 @@ from otel_sessions._version import __version__
 from otel_sessions.backend.api.problems import ProblemError
 from otel_sessions.backend.api.shapes import JsonObject, ns
 from otel_sessions.backend.metrics import exposition
+from otel_sessions.backend.provenance import install_command
 from otel_sessions.backend.records import Emitter
 from otel_sessions.backend.replies import API_HEADERS, answer
 from otel_sessions.backend.services import Services
@@ -53,6 +54,7 @@ async def status(services: Services, request: web.Request) -> web.Response:
             "event_id": event_id,
             "idle_after": ns(services.settings.idle_after),
             "python": platform.python_version(),
+            "install": install_command(),
             "disk": _disk(services),
             "store": dataclasses.asdict(_totals(services, now)),
             **counted,

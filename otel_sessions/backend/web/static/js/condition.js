@@ -37,6 +37,10 @@ const REFUSED = lexicon({
     "Spans go to /v1/traces, logs to /v1/logs: set OTEL_EXPORTER_OTLP_ENDPOINT without a path.",
   ],
   media_type: ["In an unknown format", "Send protobuf or JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf."],
+  forbidden: [
+    "From a page of another site",
+    "A web page sent telemetry whose origin is not on the list: serve --otlp-origins.",
+  ],
   unauthenticated: [
     "Without the token",
     "In the agent: OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20TOKEN.",

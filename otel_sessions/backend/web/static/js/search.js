@@ -100,7 +100,11 @@ export function SearchPage() {
     <main class="narrow">
       <h1 class="visually-hidden">Search</h1>
       ${q ? html`<${Progress} />` : html`<${Invitation} />`}
-      ${failed ? html`<${Failure} problem=${failed} retry=${() => void read(q, next.peek())} />` : null}
+      ${onlyConditions(failed)
+        ? html`<${OnlyConditions} q=${q} />`
+        : failed
+        ? html`<${Failure} problem=${failed} retry=${() => void read(q, next.peek())} />`
+        : null}
       <ol class="hits">${found.map((hit, no) =>
         html`<${Hit} key=${`${no} ${hit.trace_id}${hit.span_id}`} hit=${hit} />`
       )}</ol>
@@ -121,6 +125,24 @@ function step(by) {
   const at = links.findIndex((link) => link === document.activeElement);
   const to = at < 0 ? (by > 0 ? 0 : links.length - 1) : at + by;
   links[Math.max(0, Math.min(links.length - 1, to))]?.focus();
+}
+
+/** Whether a search had conditions alone: a wrong one has a position. @param {Problem | null} problem */
+function onlyConditions(problem) {
+  return problem?.status === 400 && problem.parameter === "q" && problem.position === undefined;
+}
+
+/** Nothing is wrong with it, but it is a filter of the list. @param {{ q: string }} props */
+function OnlyConditions({ q }) {
+  return html`
+    <div class="card empty">
+      <h2>That says which sessions, not what to find in them</h2>
+      <p><a class="link" href=${`/sessions?${new URLSearchParams({
+        q,
+      })}`}>List these sessions</a>, or add a word:
+        <code class="mono"><${Text} value=${`${q} refund`} /></code></p>
+    </div>
+  `;
 }
 
 function Invitation() {

@@ -1,7 +1,7 @@
 /**
  * The list of sessions: live, filtered, one line each.
  *
- * @import { Problem, Session, SessionList } from "./types.d.ts"
+ * @import { Problem, Session, SessionList, Status } from "./types.d.ts"
  */
 import { computed, html, signal, useEffect, useRef } from "../vendor/preact-11.2.0.js";
 import { get, problemFrom, url } from "./api.js";
@@ -26,7 +26,7 @@ import { isOfFilter } from "./find.js";
 import { useKeys } from "./keys.js";
 import { listen, setServerTime, stream } from "./live.js";
 import { adjust, restoreScroll, restoreScrollAfterReload } from "./nav.js";
-import { Ago, Copy, Count, Failure, Glyph, Skeleton, State, Text, Unknown } from "./parts.js";
+import { Ago, Copy, Count, Failure, Glyph, Skeleton, State, Text, Unknown, useAnswer } from "./parts.js";
 import { book, epoch, now, place, query, sessionHref } from "./state.js";
 
 const PAGE = 100; // sessions a reading
@@ -439,6 +439,8 @@ function NoHits() {
 
 /** Nothing has ever arrived: what to do, ready to copy. It turns into the list by itself. */
 function Welcome() {
+  // What is installed from a clone is on no index: the server knows where it came from itself.
+  const data = /** @type {Status | null} */ (useAnswer(url(["status"])).data);
   const endpoint = location.origin;
   const python = `import otel_sessions
 
@@ -458,7 +460,9 @@ export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
           <${Code} text=${shell} label="Copy the environment" />
         </li>
         <li>
-          <h3>From Python <span class="muted">– pip install otel-sessions</span></h3>
+          <h3>From Python${data?.install
+            ? html`<span class="muted"> – <code><${Text} value=${data.install} /></code></span>`
+            : null}</h3>
           <${Code} text=${python} label="Copy the program" />
         </li>
       </ol>

@@ -342,6 +342,7 @@ export interface Status {
   now?: Ns;
   idle_after?: Ns;
   python?: string;
+  install?: string;
   trouble?: string | null;
   rates?: { seconds: number; requests: number; spans: number; logs: number };
   commits?: { count: number; p50: Ns | null; p99: Ns | null; max: Ns | null };
