@@ -34,6 +34,7 @@ from otel_sessions.backend.redact_patterns import (
     loosened,
     marker,
 )
+from otel_sessions.errors import ConfigurationError
 
 __all__ = ["Redacted", "Redactor"]
 
@@ -45,7 +46,7 @@ _VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins
 _JSON_DEPTH: Final = 400
 _SIFTED_DEPTH: Final = 5  # request, resource, scope, record, attribute: those without a hit are passed over
 _SIFTED_LISTS: Final = 4  # the same in JSON: of resources, scopes, records, attributes
-_DFA_BYTES: Final = 64 * 1024 * 1024  # upper bound; what is used is some hundred KiB
+_SCANNER_BYTES: Final = 64 * 1024 * 1024  # upper bound; what real text takes is under 2 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,13 @@ class Redacted:
 
 
 class Redactor:
-    """The patterns of one backend, ready to be used from any thread."""
+    """The patterns of one backend, ready to be used from any thread. Raises ConfigurationError."""
 
     def __init__(self, patterns: Sequence[Pattern]) -> None:
         self.kinds = kinds_of(patterns)
         self._patterns = [_Compiled(pattern, pattern.regex) for pattern in patterns]
         self._anywhere = [_Compiled(pattern, loosened(pattern.regex)) for pattern in patterns]
-        self._scanner = re2.Set.SearchSet(_options())
-        for pattern in patterns:
-            self._scanner.Add(loosened(pattern.regex))
-        self._scanner.Add(SECRET_NAMES + _VALUE_TAG.decode())
-        self._scanner.Compile()
+        self._scanner = _scanner_of([*(loosened(pattern.regex) for pattern in patterns), _NAMED])
 
     def redact(self, signal: Signal, encoding: Encoding, body: bytes) -> Redacted:
         """Return a request's body without secrets; one that can't be read is returned as it is."""
@@ -104,9 +101,26 @@ class Redactor:
         return None
 
 
-def _options() -> Any:
+_NAMED: Final = SECRET_NAMES + _VALUE_TAG.decode()
+
+
+def _scanner_of(regexes: Sequence[str]) -> re2.Set:
+    options = _options()
+    options.max_mem = _SCANNER_BYTES
+    scanner = re2.Set.SearchSet(options)
+    try:
+        for regex in regexes:
+            scanner.Add(regex)
+        scanner.Compile()
+    except re2.error as error:
+        raise ConfigurationError(
+            "the patterns of --redact-pattern are too large together; give fewer."
+        ) from error
+    return scanner
+
+
+def _options() -> re2.Options:
     options = re2.Options()
-    options.max_mem = _DFA_BYTES
     options.log_errors = False
     return options
 

@@ -174,8 +174,9 @@ _PEM_END: Final = r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 DEFAULTS: Final = (
     Pattern(
         "private-key",
-        # What is cut before its end is a secret as well.
-        rf"{_PEM}(?:(?s:.)*?{_PEM_END}|(?:{_PEM_LINE})*(?:(?:\s|\\+[nr])*[A-Za-z0-9+/=]+)?)",
+        # What is cut before its end is a secret as well. No two hyphens within: a text of beginnings alone
+        # would else be searched to its end for each of them.
+        rf"{_PEM}(?:(?:[^-]|-[^-])*{_PEM_END}|(?:{_PEM_LINE})*(?:(?:\s|\\+[nr])*[A-Za-z0-9+/=]+)?)",
         "RFC 7468, section 10; RFC 4880, section 6.2",
     ),
     Pattern("anthropic-key", r"\bsk-ant-[a-z0-9]+-[A-Za-z0-9_-]{20,}", _GITLEAKS),

@@ -125,6 +125,17 @@ def test_an_attribute_of_another_name_is_none(name: str) -> None:
     assert not is_secret_name(name)
 
 
+@pytest.mark.parametrize(
+    "part",
+    ["-----BEGIN PRIVATE KEY-----\n", "-----BEGIN PRIVATE KEY-----MIIE", "a://a:", "password='x", "sk-", "eyJ0eXAiOiJKV",
+     "Authorization: Bearer ", "token=", 'password=\\"', "Cookie: a=", "AKIA", "secret_access_key="],
+)  # fmt: skip
+def test_no_text_takes_longer_than_its_length(part: str) -> None:
+    """What a model may be talked into writing can't hold the backend up: quadratic time would take hours here."""
+    text = part * (4_000_000 // len(part))
+    assert isinstance(REDACTOR.text(text), str)
+
+
 # --- loosened -----------------------------------------------------------------------------------------------
 
 
