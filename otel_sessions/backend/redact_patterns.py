@@ -49,7 +49,7 @@ _NAMES: Final = (
     *("api_key", "x_goog_api_key", "password", "passwd", "passphrase", "secret", "secret_key"),
     *("secret_access_key", "client_secret", "app_secret", "webhook_secret", "private_key", "signing_key"),
     *("encryption_key", "access_token", "refresh_token", "auth_token", "bearer_token", "session_token"),
-    *("security_token", "api_token", "bot_token"),
+    *("security_token", "api_token", "bot_token", "mysql_pwd", "db_pwd"),
 )
 _HEADERS: Final = ("authorization", "cookie")
 
@@ -110,6 +110,7 @@ def _is_value(_before: str, secret: str) -> bool:
         secret.lower() not in _NO_SECRETS
         and _STANDS_FOR.fullmatch(secret) is None
         and _MARKER.fullmatch(secret) is None
+        and _SECRET_NAME.fullmatch(secret) is None  # api_key="OPENAI_API_KEY"
     )
 
 
@@ -120,6 +121,11 @@ def _is_bare_value(before: str, secret: str) -> bool:
     if _QUERY.fullmatch(before) or _SHELL.fullmatch(before):
         return True
     return not secret.replace("_", "").isalpha() and _DOTTED.fullmatch(secret) is None
+
+
+def _is_option_value(_before: str, secret: str) -> bool:
+    """Tell the value of a command's option from a word of its help."""
+    return _is_bare_value("", secret) and not secret.startswith(("-", "@"))
 
 
 def _is_mixed(_before: str, secret: str) -> bool:
@@ -228,6 +234,21 @@ DEFAULTS: Final = (
     Pattern("pypi-token", r"\bpypi-AgE[A-Za-z0-9_-]{50,}", _GITLEAKS),
     Pattern("sendgrid-key", r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", _GITLEAKS),
     Pattern("telegram-token", r"\b(?P<secret>\d{8,10}:AA[A-Za-z0-9_-]{33})(?:[^A-Za-z0-9_-]|$)", _TRUFFLEHOG),
+    Pattern("age-key", r"\bAGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}\b", _GITLEAKS),
+    Pattern("airtable-token", r"\bpat[A-Za-z0-9]{14}\.[a-f0-9]{64}\b", _GITLEAKS),
+    Pattern("atlassian-token", r"\bATATT3[A-Za-z0-9_=-]{150,}", _GITLEAKS),
+    Pattern("databricks-token", r"\bdapi[a-f0-9]{32}(?:-\d)?\b", _GITLEAKS),
+    Pattern("digitalocean-token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", _GITLEAKS),
+    Pattern(
+        "discord-token", r"\b[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}", _TRUFFLEHOG
+    ),
+    Pattern("grafana-token", r"\bglsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}\b", _GITLEAKS),
+    Pattern("linear-key", r"\blin_api_[A-Za-z0-9]{40}\b", _GITLEAKS),
+    Pattern("newrelic-key", r"\bNRAK-[A-Za-z0-9]{27}\b", _GITLEAKS),
+    Pattern("notion-token", r"\bntn_[0-9]{11}[A-Za-z0-9]{35}\b", _GITLEAKS),
+    Pattern("sentry-token", r"\bsntry(?:s_eyJ[A-Za-z0-9+/=_-]{40,}|u_[a-f0-9]{64})", _GITLEAKS),
+    Pattern("shopify-token", r"\bshp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}\b", _GITLEAKS),
+    Pattern("vault-token", r"\bhv[sb]\.[A-Za-z0-9_-]{90,}", _GITLEAKS),
     Pattern("azure-key", r"(?i:\baccountkey)=(?P<secret>[A-Za-z0-9+/]{86}==)", _GITLEAKS),
     Pattern(
         "jwt",
@@ -260,6 +281,12 @@ DEFAULTS: Final = (
         _is_value,
     ),
     Pattern(
+        "authorization",
+        r"\bcurl\b[^\n]*?\s(?:-u|--user)[\s=]\s*\\*[\"']?[^\s:\"'\\]+:(?P<secret>[^\s\"'\\]+)",
+        "curl(1)",
+        _is_value,
+    ),
+    Pattern(
         "cookie",
         rf"(?i:cookie{_OPENS})(?P<secret>[^\s=;,\"'\\(){{}}]+=[^\r\n\"'\\]+)",
         "RFC 6265, section 4",
@@ -272,9 +299,27 @@ DEFAULTS: Final = (
     ),
     Pattern(
         "assignment",
+        r"(?i:\blogin\s+\S+\s+password\s+)(?P<secret>[^\s\"'\\]+)",
+        "netrc(5)",
+        _is_bare_value,
+    ),
+    Pattern(
+        "assignment",
+        rf"--[A-Za-z0-9-]*(?i:token|{_any_of(_NAMES)})\s+\\*[\"']?(?P<secret>{_UNQUOTED}{{6,}})",
+        "detect-secrets, keyword detector",
+        _is_option_value,
+    ),
+    Pattern(
+        "assignment",
+        rf"(?i:[_\"']auth){_OPENS}(?P<secret>[A-Za-z0-9+/]{{20,}}={{0,2}})",
+        "Docker, config.json; npmrc(5)",
+        _is_mixed,
+    ),
+    Pattern(
+        "assignment",
         rf"(?:^|[^A-Za-z0-9_-])(?i:token){_OPENS}(?P<secret>[A-Za-z0-9_.~+/-]{{20,}}=*)",
         _GITLEAKS,
-        _is_mixed,
+        _is_credential,
     ),
     *_assigned(_any_of(_NAMES), "gitleaks, generic-api-key; detect-secrets, keyword detector"),
 )

@@ -68,6 +68,9 @@ def test_secrets_side_by_side_are_each_replaced() -> None:
         "AKIA is how they begin", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqk user@host", "secret_name=prod/database/main",
         "gen_ai.usage.input_tokens=1234567", "[redacted:jwt]", "xoxb-your-bot-token", "hf_transfer",
+        'api_key="OPENAI_API_KEY"', '"grant_type": "x", "password": "reset_password"',
+        "--password PASSWORD  the password", "--api-key --dry-run", "--token TOKEN", "login name password required",
+        "curl -u $USER:$PASSWORD https://example.com", "curl -u user https://example.com:8080/x1", '"auth": "oauth2"',
         "session_id=0192f1b2-7c1e-7a33-9d53-3a5d1e7f9c11", "token_count: 12345678901234567890123",
     ],
 )  # fmt: skip
