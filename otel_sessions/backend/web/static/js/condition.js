@@ -38,8 +38,8 @@ const REFUSED = lexicon({
   ],
   media_type: ["In an unknown format", "Send protobuf or JSON: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf."],
   forbidden: [
-    "From a page of another site",
-    "A web page sent telemetry whose origin is not on the list: serve --otlp-origins.",
+    "With a token that may only read",
+    "In the agent: the token of serve --token, or that of serve --send-token.",
   ],
   unauthenticated: [
     "Without the token",
