@@ -21,6 +21,7 @@ from otel_sessions.sdk._others import Others
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 from otel_sessions.sdk._spare import Spare
 from otel_sessions.sdk._threads import carry_into_threads
+from otel_sessions.sdk._tls_files import insist_on_files
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -105,11 +106,12 @@ class Plan:
             thread_context=arguments.thread_context,
             service_name=arguments.service_name,
         )
-        return cls(
-            arguments,
-            settings,
-            EventSettings.from_environ(environ) if events else EventSettings(exporter="none"),
-        )
+        told = EventSettings.from_environ(environ) if events else EventSettings(exporter="none")
+        if arguments.exporter is None and arguments.export is not False:
+            insist_on_files("traces", settings.endpoint, environ)
+        if told.exporter == "otlp":
+            insist_on_files("logs", told.endpoint, environ)
+        return cls(arguments, settings, told)
 
 
 class Runtime:

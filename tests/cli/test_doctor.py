@@ -184,7 +184,8 @@ def test_tls_to_a_port_that_speaks_none_and_none_to_one_that_wants_it(doctor, se
             OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_CERTIFICATE=str(folder / "none.pem")
         )
         assert absent.code == 1
-        assert "none.pem" in str(absent.findings)
+        assert "none.pem" in absent["spans"]["seen"]
+        assert absent["spans"]["fix"] == "unset OTEL_EXPORTER_OTLP_CERTIFICATE"
         known = str(folder / "authority.pem")
         believed = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_EXPORTER_OTLP_CERTIFICATE=known)
         assert (believed["tls"]["verdict"], believed["spans"]["verdict"]) == ("ok", "ok"), believed.findings

@@ -198,7 +198,8 @@ CASES = [
         "an authority that is not there",
         {GENERAL + "ENDPOINT": "{tls}", GENERAL + "CERTIFICATE": "{missing}", GENERAL + "TIMEOUT": "0.5"},
         (HTTP,),
-        {},
+        {HTTP: REFUSED},
+        "raises `ConfigurationError`",
     ),
 ]  # fmt: skip
 

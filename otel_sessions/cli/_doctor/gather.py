@@ -37,6 +37,7 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._endpoint import Endpoint, Signal, resolve_endpoint, resolve_exporter
 from otel_sessions.sdk._instrumentors import installed, normalised
 from otel_sessions.sdk._settings import sdk_disabled, spool_root
+from otel_sessions.sdk._tls_files import insist_on_files
 
 __all__ = ["Asked", "gather", "gather_targets"]
 
@@ -168,6 +169,7 @@ def _target(signal: Signal, environ: Mapping[str, str]) -> Target:
     try:
         exporter = resolve_exporter(signal, environ)
         endpoint = resolve_endpoint(signal, environ) if exporter == "otlp" else None
+        insist_on_files(signal, endpoint, environ)
         return Target(signal, exporter, endpoint)
     except ConfigurationError as error:
         return Target(signal, trouble=str(error))

@@ -8,6 +8,7 @@ from typing import Final
 from otel_sessions.cli._doctor.facts import SIGNALS, Facts, Reach, Target
 from otel_sessions.cli._doctor.findings import LOGS_PIPELINE, Finding, ok, problem, unknown, warning
 from otel_sessions.cli._doctor.findings import Verdict as Said
+from otel_sessions.cli._doctor.variables import blamed
 from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._endpoint import GRPC_PORT, HTTP_PORT, Endpoint, Signal
 
@@ -203,7 +204,8 @@ def _answered(facts: Facts, signal: Signal) -> Finding:
     check, target = _CHECKS[signal], facts.targets[signal]
     answer = facts.probe.answers.get(signal) if facts.probe else None
     if target.trouble:
-        return problem(check, f"{_WHAT[signal]} are not sent: {target.trouble}", "otel-sessions doctor")
+        fix = f"unset {blamed(target.trouble, facts.environ)}"
+        return problem(check, f"{_WHAT[signal]} are not sent: {target.trouble}", fix)
     if target.exporter != "otlp":
         return unknown(check, f"{_WHAT[signal]} go to {target.exporter}, not to an endpoint")
     if answer is None or target.endpoint is None:

@@ -14,7 +14,7 @@ from otel_sessions.sdk._endpoint import GRPC_PORT, HTTP_PORT, resolve_endpoint
 from otel_sessions.sdk._liveness import EventSettings
 from otel_sessions.sdk._settings import Settings
 
-__all__ = ["check_effect", "check_values", "check_variables", "shown_value"]
+__all__ = ["blamed", "check_effect", "check_values", "check_variables", "shown_value"]
 
 _OF_INTEREST: Final = re.compile(
     r"^_?(?:OTEL|OTLP|OPENTELEMETRY)(?:_|$)|^OTELSESSIONS|^OTELP?_", re.IGNORECASE
@@ -102,7 +102,7 @@ def _senseless(environ: Mapping[str, str]) -> Iterator[Finding]:
             # All together tell only of what no variable alone is to blame for.
             if message and message not in said and not (some == environ and said):
                 said.add(message)
-                yield problem("values", message, f"unset {_blamed(message, some)}")
+                yield problem("values", message, f"unset {blamed(message, some)}")
 
 
 def _complaint(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> str:
@@ -113,10 +113,10 @@ def _complaint(read: Callable[[Mapping[str, str]], object], environ: Mapping[str
     return ""
 
 
-def _blamed(message: str, some: Mapping[str, str]) -> str:
+def blamed(message: str, some: Mapping[str, str]) -> str:
     """Return the variable that a message names; alone there is just one."""
     named = re.findall(r"OTEL_[A-Z_]+", message)
-    return next((name for name in named if name in some), next(iter(some)))
+    return next((name for name in named if name in some), next(iter(named or some)))
 
 
 # --- Effect ----------------------------------------------------------------------------------------------
