@@ -46,7 +46,7 @@ def attribute_values(attributes: Any) -> dict[str, Any]:
 
     Raises ConfigurationError for what is no mapping.
     """
-    if not isinstance(attributes, Mapping):
+    if type(attributes) is not dict and not isinstance(attributes, Mapping):
         raise ConfigurationError(f"attributes={shown(attributes)} has to be a mapping of names to values")
     with guard("attributes"):  # a mapping of the user's own may fail
         return _values(attributes)
@@ -54,11 +54,17 @@ def attribute_values(attributes: Any) -> dict[str, Any]:
 
 
 def _values(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
-        clean(key) if type(key) is str else key: attribute_value(value)
-        for key, value in attributes.items()
-        if value is not None
-    }
+    found: dict[Any, Any] = {}
+    for key, value in attributes.items():
+        name = clean(key) if type(key) is str else key
+        kind = type(value)
+        if kind is str:
+            found[name] = value if value.isascii() else clean(value)
+        elif kind in _PLAIN:
+            found[name] = value
+        elif value is not None:
+            found[name] = attribute_value(value)
+    return found
 
 
 def attribute_value(value: Any) -> Any:

@@ -141,32 +141,45 @@ def encode_span(span: ReadableSpan, attributes: Mapping[str, Any]) -> bytes:
     """Encode one span as a `Span` message with these attributes; `attributes_of` returns its own."""
     context = cast("SpanContext", span.get_span_context())  # typed as optional, but a span has one
     parent, flags = span.parent, context.trace_flags & 0xFF | _HAS_IS_REMOTE
-    parts = [_ids(context)]
-    add = parts.append
+    trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    parts = [b"\x0a\x10", trace_id, b"\x12\x08", span_id]
     if context.trace_state:
-        add(_text(b"\x1a", _trace_state(context.trace_state)))
+        parts.append(_text(b"\x1a", _trace_state(context.trace_state)))
     if parent is not None:
         parts += (b"\x22\x08", parent.span_id.to_bytes(8, "big"))
         if parent.is_remote:
             flags |= _IS_REMOTE
     parts += (_span_name(span.name), _kind(span.kind), _times(span.start_time, span.end_time))
+    _add_attributes(parts, attributes)
+    if span.dropped_attributes:
+        parts.append(_count(b"\x50", span.dropped_attributes))
+    if events := span.events:
+        parts += [_message(b"\x5a", _event(event)) for event in events]
+    if span.dropped_events:
+        parts.append(_count(b"\x60", span.dropped_events))
+    if links := span.links:
+        parts += [_message(b"\x6a", _link(link)) for link in links]
+    if span.dropped_links:
+        parts.append(_count(b"\x70", span.dropped_links))
+    parts += (_status(span.status), b"\x85\x01", _FIXED_32(flags))
+    return b"".join(parts)
+
+
+def _add_attributes(parts: list[bytes], attributes: Mapping[str, Any]) -> None:
+    """Encode the attributes of a span, behind its other parts: most of its bytes, and of the work."""
+    add = parts.append
     for name, value in attributes.items():
-        if type(value) is str and len(value) < _SHORT:
+        kind = type(value)
+        if kind is str and len(value) < _SHORT:
             add(_short(name, value))
+        elif kind is int and _ONE_BYTE <= value < _TWO_BYTES:
+            parts += (_number(name), bytes((value & 127 | _ONE_BYTE, value >> 7)))
+        elif kind is bool:
+            add(_flag(name, value))
         else:
             body = _key(name) + _value(value)
             size = len(body)
             parts += (b"\x4a", _SMALL[size] if size < _ONE_BYTE else _varint(size), body)
-    if span.dropped_attributes:
-        add(_count(b"\x50", span.dropped_attributes))
-    parts += [_message(b"\x5a", _event(event)) for event in span.events]
-    if span.dropped_events:
-        add(_count(b"\x60", span.dropped_events))
-    parts += [_message(b"\x6a", _link(link)) for link in span.links]
-    if span.dropped_links:
-        add(_count(b"\x70", span.dropped_links))
-    parts += (_status(span.status), b"\x85\x01", _FIXED_32(flags))
-    return b"".join(parts)
 
 
 _KINDS: Final = tuple(b"\x30" + _SMALL[number + 1] for number in range(5))
@@ -278,14 +291,24 @@ def _value(value: Any, depth: int = 0) -> bytes:
     if kind is int:
         if 0 <= value < _ONE_BYTE:
             return b"\x02\x18" + _SMALL[value]
-        if 0 < value < _TWO_BYTES:
-            return bytes((3, 0x18, value & 127 | _ONE_BYTE, value >> 7))
         body = _int(value)
     elif kind is float:
         return b"\x09\x21" + _DOUBLE(value)
     else:
         body = _other(value, depth)
     return _varint(len(body)) + body
+
+
+@lru_cache(maxsize=4096)
+def _number(name: str) -> bytes:
+    """Encode an attribute of a number, up to its last two bytes."""
+    key = _key(name)
+    return b"\x4a" + _varint(len(key) + 4) + key + b"\x03\x18"
+
+
+@lru_cache(maxsize=4096)
+def _flag(name: str, value: bool) -> bytes:
+    return _message(b"\x4a", _key(name) + _value(value))
 
 
 @lru_cache(maxsize=4096)

@@ -29,6 +29,7 @@ _SCALARS = st.one_of(
     _TEXT,
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
+    st.integers(0, 20_000),  # of one, two and three bytes
     st.floats(allow_nan=False),
     st.binary(max_size=20),
     st.none(),
