@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
+from otel_sessions.cli._token import add_token
 from otel_sessions.errors import UsageError
 
 __all__ = ["configure", "run"]
@@ -33,12 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where the page is (default: $OTEL_SESSIONS_URL, else what is behind the endpoint, else "
         "http://127.0.0.1:4318)",
     )
-    option(
-        "--token",
-        metavar="TOKEN",
-        default=os.environ.get("OTEL_SESSIONS_TOKEN"),
-        help="the backend's token (default: $OTEL_SESSIONS_TOKEN)",
-    )
+    add_token(parser)
     option(
         "--wait",
         metavar="SECONDS",

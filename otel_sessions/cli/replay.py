@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from otel_sessions.cli._token import add_token
 from otel_sessions.errors import ConfigurationError, EndpointError
 
 if TYPE_CHECKING:
@@ -56,11 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grpc", metavar="HOST:PORT", default="127.0.0.1:4317", help="OTLP/gRPC (default: %(default)s)"
     )
-    parser.add_argument(
-        "--token",
-        default=os.environ.get("OTEL_SESSIONS_TOKEN"),
-        help="bearer token (default: $OTEL_SESSIONS_TOKEN)",
-    )
+    add_token(parser)
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
         "--speed",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_sessions.cli._token import add_token
 from otel_sessions.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
@@ -45,11 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("OTEL_SESSIONS_URL") or "http://127.0.0.1:4318",
         help="the backend (default: %(default)s)",
     )
-    parser.add_argument(
-        "--token",
-        default=os.environ.get("OTEL_SESSIONS_TOKEN"),
-        help="bearer token (default: $OTEL_SESSIONS_TOKEN)",
-    )
+    add_token(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -131,6 +131,13 @@ def test_tokens_come_from_files_and_so_never_from_the_list_of_processes(
     assert backend.exchange("GET", "/api/v1/sessions", headers=bearer(READ))[0] == 200
     assert backend.exchange("GET", "/api/v1/sessions")[0] == 401
     assert FULL not in Path(f"/proc/{backend.pid}/cmdline").read_text()
+    show = [sys.executable, "-m", "otel_sessions.cli.main", "show", "--list", "--url", backend.url, "--token"]
+    for name, code in (("full", 0), ("none", 2)):
+        done = subprocess.run(
+            [*show, f"@{tmp_path / name}"], capture_output=True, text=True, env=clean_environment(), check=False
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    assert "none can't be read: No such file" in done.stderr
 
 
 @pytest.mark.parametrize(
