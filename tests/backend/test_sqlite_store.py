@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from otel_sessions.backend.filter_text import parse
 from otel_sessions.backend.records import Encoding, LogRecord, Request, SessionHint, Signal, SpanRecord
 from otel_sessions.backend.resolve import global_key, session_id
+from otel_sessions.backend.store import _sessions
 from otel_sessions.backend.store._list import list_sessions
 from otel_sessions.backend.store._schema import SCHEMA_VERSION
 from otel_sessions.backend.store._search import search
@@ -241,6 +243,42 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, commits: int) -> 
     assert len(rows) >= acknowledged * 50
     assert record.spans == totals.spans == len(rows)
     assert totals.chunks == len(rows) // 25
+
+
+@pytest.mark.parametrize("remembered", [1, 2_000])
+def test_roll_ups_go_on_exactly_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    """What the writer had only in memory is counted from the rows, whether or not it was let go before."""
+    monkeypatch.setattr(_sessions, "_REMEMBERED", remembered)
+    before = [_calls(1, 30, "s-1"), _calls(31, 20, "s-2"), _calls(51, 30, "s-1")]
+    after = [_calls(81, 5, "s-1"), _calls(25, 10, "s-2"), _calls(86, 5, "s-2")]  # six of s-1 move
+    whole, killed = SqliteStore(tmp_path / "whole"), SqliteStore(tmp_path / "killed")
+    for one in before:
+        whole.append([one])
+        killed.append([one])
+    shutil.copytree(tmp_path / "killed", tmp_path / "left")  # with its journal, as a kill leaves it
+    left = SqliteStore(tmp_path / "left")
+    for one in after:
+        whole.append([one])
+        left.append([one])
+    told = [store.sessions(SessionQuery()).sessions for store in (whole, left)]
+    for store in (whole, killed, left):
+        store.close()
+    assert told[0] == told[1]
+    assert {(one.session_id, one.model_calls, one.input_tokens) for one in told[1]} == {
+        ("s-1", 59, sum((*range(1, 25), *range(51, 86)))),
+        ("s-2", 31, sum((*range(25, 51), *range(86, 91)))),
+    }
+
+
+def _calls(first: int, count: int, session: str) -> Request:
+    made = request(first, count, session=session)
+    spans = (
+        one._replace(category="model", model=f"m-{no % 3}", agent=f"a-{no % 4}", input_tokens=no)
+        for no, one in enumerate(made.spans, first)
+    )
+    return replace(made, spans=tuple(spans))
 
 
 # --- what a list costs ------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ __all__ = [
     "TALLY",
     "UPDATE",
     "UPDATE_PLACE",
+    "UPDATE_TALLY",
     "content",
     "place",
     "rollup_row",
@@ -43,8 +44,13 @@ _VARIABLE: Final = tuple(name for name in _ALL if name not in (*_PLACE, "id", "s
 UPDATE: Final = f"UPDATE sessions SET {', '.join(f'{name} = ?' for name in _VARIABLE)} WHERE no = ?"
 UPDATE_PLACE: Final = "UPDATE sessions SET state = ?, started_at = ? WHERE no = ?"
 
+UPDATE_TALLY: Final = "UPDATE sessions SET tally = ? WHERE no = ?"
+
 TALLY: Final = _ALL.index("tally")
-"""Where a whole row holds its tally; an older version may have left it empty."""
+"""Where a whole row holds its tally; empty where it is to be counted from the index rows."""
+
+_COUNTED_AT_ONCE: Final = 1_000
+"""Rows that are counted anew within some 10 ms, once after a crash or a restart."""
 place = itemgetter(*map(_ALL.index, _PLACE))
 """Return the stored state, the start and the number of a whole row."""
 content = itemgetter(*(no for no, name in enumerate(_ALL) if name != "revision"))
@@ -81,8 +87,13 @@ def rollup_row(record: SessionRecord, session: SessionState) -> tuple[Any, ...]:
     for listed in _LISTS:
         values[listed] = _list_text(values[listed])
     values[_SHOWN] = record.state if record.runs_count else ""  # without any run it depends on the clock
-    texts = (_paces_text(session.paces), words(record), session.tally.to_json(), session.key)
+    texts = (_paces_text(session.paces), words(record), _tally_text(session.tally), session.key)
     return (*values, session.own_seen, session.loose_seen, *texts, session.no)
+
+
+def _tally_text(tally: Tally) -> str:
+    """Write a tally where counting it anew would take long: while a session is remembered nobody reads it."""
+    return tally.to_json() if tally.spans + tally.logs > _COUNTED_AT_ONCE else ""
 
 
 @lru_cache(maxsize=2_048)

@@ -17,6 +17,7 @@ from otel_sessions.backend.store._rollups import (
     TALLY,
     UPDATE,
     UPDATE_PLACE,
+    UPDATE_TALLY,
     content,
     place,
     rollup_row,
@@ -195,7 +196,7 @@ class Sessions:
         if row is None:
             return None
         session = state_of(row)
-        if not row[TALLY]:  # an older version left it to be counted
+        if not row[TALLY]:
             self._recount.add(session.no)
             session.tally = self._counted(session.no)
         self._load_parts(session)
@@ -229,9 +230,11 @@ class Sessions:
         return session
 
     def _trim(self) -> None:
-        """Forget the sessions that were remembered first, if there are too many."""
+        """Forget the sessions that were remembered first, if there are too many; their tallies are kept."""
         for no in list(self._by_no)[: max(0, len(self._by_no) - _REMEMBERED)]:
-            del self._no_of[self._by_no.pop(no).key]
+            session = self._by_no.pop(no)
+            del self._no_of[session.key]
+            self._conn.execute(UPDATE_TALLY, (session.tally.to_json(), no))
 
     # --- counting anew -----------------------------------------------------------------------------------
 
