@@ -201,7 +201,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     made = bodies(options.spans, options.request, 7)
     size = sum(map(len, made)) / (len(made) * options.request)
     print(f"{len(made) * options.request} spans of {size:.0f} bytes, {options.request} a request")
-    programs = {"bare sink": {}, "otel-sessions": {}}
+    programs = {"bare sink": {}, "otel-sessions": {}, "ours, no redaction": {"OTEL_SESSIONS_REDACT": "off"}}
     programs |= {name: dict([name.split("=", 1)]) for name in options.variant}
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -24,6 +24,8 @@ from store import bodies
 from otel_sessions.backend import decode as decoding
 from otel_sessions.backend.receiver.inflate import inflate
 from otel_sessions.backend.records import Encoding, Signal
+from otel_sessions.backend.redact import Redactor
+from otel_sessions.backend.redact_patterns import DEFAULTS
 from otel_sessions.backend.store import _chunks, _connection, _placing, _sessions, _writer
 from otel_sessions.backend.store.sqlite import SqliteStore
 
@@ -92,6 +94,7 @@ def load(requests: Sequence[bytes], coding: str, batch: int, folder: Path) -> tu
     """Store requests on one thread; return CPU seconds, and those by stage."""
     clock = Clock()
     unpack = clock.timed("inflate", inflate)
+    clean = clock.timed("scan for secrets", Redactor(DEFAULTS).redact)
     with watched(clock):
         store = SqliteStore(folder)
         clock.spent.clear()
@@ -101,7 +104,8 @@ def load(requests: Sequence[bytes], coding: str, batch: int, folder: Path) -> tu
             plain = requests[start : start + batch]
             if coding != "identity":
                 plain = [unpack(body, coding, 2**26) for body in plain]
-            store.append([decoding.decode(Signal.TRACES, Encoding.PROTOBUF, body, now) for body in plain])
+            cleaned = [clean(Signal.TRACES, Encoding.PROTOBUF, body).body for body in plain]
+            store.append([decoding.decode(Signal.TRACES, Encoding.PROTOBUF, body, now) for body in cleaned])
         whole = time.thread_time() - began
         store.close()
     return whole, clock.spent
