@@ -286,6 +286,13 @@ def test_one_senseless_value_does_not_hide_the_next():
     }
 
 
+def test_values_that_make_sense_together_are_not_blamed_alone():
+    """A heartbeat of ten minutes needs a longer lease, and has one."""
+    together = {"OTEL_SESSIONS_HEARTBEAT": "600", "OTEL_SESSIONS_LEASE": "3600"}
+    assert the(check_values(together), OK)
+    assert the(check_values({"OTEL_SESSIONS_HEARTBEAT": "600"}), PROBLEM)
+
+
 def test_quotes_that_came_with_an_env_file_are_seen():
     """Docker's --env-file keeps them as part of the value."""
     found = check_values({"OTEL_SERVICE_NAME": '"travel"'})
@@ -434,6 +441,21 @@ def test_the_step_that_fails_is_the_problem_and_what_lies_behind_it_is_unknown(e
     found = check_way(gather_targets(environ), {"traces": reach, "logs": reach})
     finding = the(found, PROBLEM)
     assert (finding.check, finding.fix) == (check, fix)
+
+
+def test_a_request_that_was_taken_counts_for_more_than_a_look_from_outside():
+    """Vendors speak HTTP and gRPC at one port, and gRPC has authorities of its own."""
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://v.example", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    seen = {
+        "traces": Reach("v.example", 443, connected=True, tls_trouble="unable to get issuer", spoken="http")
+    }
+    targets = gather_targets(environ)
+    assert worst(check_way(targets, seen, {"traces": Answer(_answer.Verdict.AGAIN)})) is PROBLEM
+    assert worst(check_way(targets, seen, {"traces": TAKEN})) is OK
+    proxied = {
+        "traces": Reach("127.0.0.1", 4318, connected=True, proxy="http://p", proxy_variable="HTTP_PROXY")
+    }
+    assert the(check_way(gather_targets({}), proxied, {"traces": TAKEN}), WARNING).check == "proxy"
 
 
 def test_a_token_that_leaves_this_machine_in_clear_is_warned_of():

@@ -26,7 +26,7 @@ def examine(facts: Facts) -> list[Finding]:
         *check_variables(facts.environ, facts.names),
         *check_values(facts.environ),
         *check_effect(facts.environ),
-        *check_way(facts.targets, facts.reaches),
+        *check_way(facts.targets, facts.reaches, facts.probe.answers if facts.probe else None),
         *check_answers(facts),
         *check_backend(facts.backend),
         *check_arrival(facts),

@@ -18,8 +18,16 @@ _CHECKS: Final = {"traces": "spans", "logs": "events"}
 _WHAT: Final = {"traces": "spans", "logs": "life cycle events"}
 
 
-def check_way(targets: Mapping[Signal, Target], reaches: Mapping[Signal, Reach]) -> list[Finding]:
-    """Follow the way to where spans and events go, each place once."""
+def check_way(
+    targets: Mapping[Signal, Target],
+    reaches: Mapping[Signal, Reach],
+    answers: Mapping[Signal, Answer] | None = None,
+) -> list[Finding]:
+    """Follow the way to where spans and events go, each place once.
+
+    Where a real request was taken, that counts for more than what a look from outside shows: one port may
+    speak both protocols, and exporters may believe other authorities than this program.
+    """
     seen: dict[tuple[str, int, bool], Signal] = {}
     found: list[Finding] = []
     for signal in SIGNALS:
@@ -27,10 +35,22 @@ def check_way(targets: Mapping[Signal, Target], reaches: Mapping[Signal, Reach])
         if endpoint is None or reach is None:
             continue
         if seen.setdefault((reach.host, reach.port, endpoint.insecure), signal) == signal:
-            found += [finding for check in _WAY for finding in check(endpoint, reach)]
+            seen_here = [finding for check in _WAY for finding in check(endpoint, reach)]
+            answer = (answers or {}).get(signal)
+            taken = answer is not None and answer.verdict is Verdict.ACCEPTED
+            found += map(_after_all, seen_here) if taken else seen_here
     if not found:
         return [unknown("name", "nothing is sent over the network, so there is no way to follow")]
     return found
+
+
+def _after_all(finding: Finding) -> Finding:
+    """Return a finding about a way on which a request was taken."""
+    if finding.verdict is not Said.PROBLEM:
+        return finding
+    if finding.check == "proxy":
+        return warning("proxy", finding.seen, finding.fix)
+    return ok(finding.check, "a real request was taken")
 
 
 def _name(endpoint: Endpoint, reach: Reach) -> Iterator[Finding]:

@@ -94,15 +94,13 @@ _READERS: Final[tuple[Callable[[Mapping[str, str]], object], ...]] = (
 
 
 def _senseless(environ: Mapping[str, str]) -> Iterator[Finding]:
-    said: set[str] = set()
-    alone = [{name: value} for name, value in sorted(environ.items()) if name.startswith("OTEL_")]
-    for some in [*alone, dict(environ)]:
-        for read in _READERS:
-            message = _complaint(read, some)
-            # All together tell only of what no variable alone is to blame for.
-            if message and message not in said and not (some == environ and said):
-                said.add(message)
-                yield problem("values", message, f"unset {blamed(message, some)}")
+    """Name what the readers complain of; each time without what they complained of before."""
+    left = {name: value for name, value in environ.items() if name.startswith("OTEL_")}
+    for read in _READERS:
+        while left and (message := _complaint(read, left)):
+            blame = blamed(message, left)
+            yield problem("values", message, f"unset {blame}")
+            del left[blame]
 
 
 def _complaint(read: Callable[[Mapping[str, str]], object], environ: Mapping[str, str]) -> str:
@@ -114,9 +112,9 @@ def _complaint(read: Callable[[Mapping[str, str]], object], environ: Mapping[str
 
 
 def blamed(message: str, some: Mapping[str, str]) -> str:
-    """Return the variable that a message names; alone there is just one."""
+    """Return the variable that a message names and that is set; else one that is set, to begin with."""
     named = re.findall(r"OTEL_[A-Z_]+", message)
-    return next((name for name in named if name in some), next(iter(named or some)))
+    return next((name for name in named if name in some), next(iter(some)))
 
 
 # --- Effect ----------------------------------------------------------------------------------------------
