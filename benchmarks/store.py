@@ -34,7 +34,7 @@ SESSIONS = 64  # interleaved
 SPANS_A_TRACE = 20
 TRACES_A_SESSION = 5
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-WORDS = [word for word in README.split() if "=" not in word]  # it shows a header with a token, as if it were one
+WORDS = [word for word in README.split() if "=" not in word]  # it shows a header with a token
 START = 1_800_000_000_000_000_000
 
 
