@@ -50,6 +50,8 @@ _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") 
 _POSTPONED_BY: Final = 0.005
 _POSTPONED_FOR: Final = 1.0
 """Seconds between the two tries of a signal, and in which it may be postponed at all."""
+_LONGEST_PAUSE: Final = 0.1
+"""Seconds between later tries, where the main thread takes none."""
 
 _UNHURRIED: Final = 0.25
 """Seconds that ending everything may take before what has ended is sent without the rest."""
@@ -111,6 +113,7 @@ class _Hooks:
         "first_signal",
         "handling",
         "leaving",
+        "taken",
         "watches_children",
         "watching",
     )
@@ -121,6 +124,7 @@ class _Hooks:
         self.watching = False
         self.first_signal: float | None = None
         self.handling = False
+        self.taken = 0
         self.leaving: _Leaving | None = None
 
 
@@ -325,6 +329,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     still worked on then stays open. Mere waits, as in `flush`, hold nothing.
     """
     postponed = False
+    _hooks.taken += 1
     try:
         with guard("signal"):
             postponed = _leave_by_signal(number, frame)
@@ -351,7 +356,8 @@ def _leave_by_signal(number: int, frame: FrameType | None) -> bool:
         interrupted = _look_at(frame)
     in_the_midst = interrupted.critical or (interrupted.importing and _importing.under_way())
     if in_the_midst and _hooks.leaving is None and now - _hooks.first_signal < _POSTPONED_FOR:
-        ender.spare.do(lambda: _send_again(number))
+        taken = _hooks.taken
+        ender.spare.do(lambda: _send_again(number, taken))
         return True
     _hooks.handling = True
     deadline = _hooks.first_signal + EXIT_DEADLINE
@@ -359,9 +365,25 @@ def _leave_by_signal(number: int, frame: FrameType | None) -> bool:
     return False
 
 
-def _send_again(number: int) -> None:
-    time.sleep(_POSTPONED_BY)
-    os.kill(os.getpid(), number)
+def _send_again(number: int, taken: int) -> None:
+    """Send a signal to the main thread until it is taken, or the end has begun otherwise.
+
+    Once is not enough: one that arrives just before the thread begins to wait for a lock wakes nobody, and
+    Python looks at it only when the wait is over (1 in 3,000 where a program waits at once, on 3.13).
+    """
+    pause = _POSTPONED_BY
+    while _hooks.taken == taken and _hooks.leaving is None:
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        _send_to_main_thread(number)
+
+
+def _send_to_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, number)  # to the process, it may go to a thread that has no use for it
+    else:
+        os.kill(os.getpid(), number)
 
 
 def _look_at(frame: FrameType | None) -> _Interrupted:
