@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
@@ -26,6 +26,7 @@ from otel_sessions.backend import web as pages
 from otel_sessions.backend.access import Access, access_middleware
 from otel_sessions.backend.api.problems import problem_middleware
 from otel_sessions.backend.clock import Clock, system_clock
+from otel_sessions.backend.connections import Connections, most_connections
 from otel_sessions.backend.ingest import Ingest
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.receiver import grpc as grpc_receiver
@@ -50,6 +51,9 @@ GRACE_SECONDS: Final = 5.0
 """How long requests may take to finish at the end; a commit takes milliseconds."""
 
 INFLATE_THREADS: Final = 2
+
+BACKLOG: Final = 1024
+"""Connections that may wait to be accepted: a fleet of agents comes at once after a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,10 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         yield Listening(http_address, grpc_address, settings.data), writer
 
 
-def application(services: Services, inflating: Inflating) -> web.Application:
+def application(services: Services, inflating: Inflating, connections: Connections) -> web.Application:
     """Assemble everything that is reached over HTTP."""
     middlewares = [
+        connections.middleware(),
         manners_middleware(services.settings.otlp_origins),
         problem_middleware,
         error_page_middleware,
@@ -124,8 +129,9 @@ def application(services: Services, inflating: Inflating) -> web.Application:
 
 async def _start_http(services: Services, inflating: Inflating, stack: contextlib.AsyncExitStack) -> Address:
     address = services.settings.http
+    connections = Connections(most_connections())
     runner = web.AppRunner(
-        application(services, inflating),
+        application(services, inflating, connections),
         access_log=None,
         auto_decompress=False,  # the receiver inflates, within a limit
         shutdown_timeout=GRACE_SECONDS,
@@ -133,13 +139,21 @@ async def _start_http(services: Services, inflating: Inflating, stack: contextli
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        server = await asyncio.get_running_loop().create_server(
+            connections.protocols(cast("web.Server", runner.server)),
+            address.host,
+            address.port,
+            backlog=BACKLOG,
+        )
     except OSError as error:
         raise AddressError(
             f"{address} can't be listened on for HTTP ({error.strerror or error}); "
             "stop the other program or choose another with --http HOST:PORT"
         ) from error
-    return Address(address.host, runner.addresses[0][1])
+    connections.start()
+    stack.callback(connections.stop)
+    stack.callback(server.close)
+    return Address(address.host, server.sockets[0].getsockname()[1])
 
 
 async def _end(task: asyncio.Task[None]) -> None:

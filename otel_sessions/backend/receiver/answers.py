@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,7 @@ __all__ = [
     "Refusal",
     "StalledError",
     "encode",
+    "forget_bodies",
     "refusal_for",
     "status_of",
     "success",
@@ -53,6 +55,14 @@ class Refusal:
     message: str
     retry_seconds: int | None = None
     field: str = ""  # what is wrong with the request, where its data is
+
+
+def forget_bodies(error: BaseException) -> None:
+    """Let go of what an error keeps alive by its traceback: the body of a request that was refused."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 def too_large(limit: int) -> TooLargeError:

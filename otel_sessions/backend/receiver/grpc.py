@@ -18,7 +18,8 @@ import grpc
 import grpc.aio
 
 from otel_sessions.backend.access import FORBIDDEN, Access, Right
-from otel_sessions.backend.receiver.answers import Refusal, refusal_for, status_of, success
+from otel_sessions.backend.ingest import Room
+from otel_sessions.backend.receiver.answers import Refusal, forget_bodies, refusal_for, status_of, success
 from otel_sessions.backend.receiver.inflate import BrokenBodyError, Inflating
 from otel_sessions.backend.receiver.turns import Turns
 from otel_sessions.backend.records import Encoding, Request, Signal
@@ -39,6 +40,9 @@ SERVICES: Final = {
 STREAMS: Final = 256
 """Calls of one connection at once; clients keep further ones to themselves until one is answered."""
 
+READ_BYTES: Final = 128 * 1024 * 1024
+"""Messages that were read and are to be inflated, all calls together; beyond, calls are told to come back."""
+
 IDLE_MS: Final = 10 * 60 * 1000
 """How long a connection may lie idle; clients open another without a word to their user."""
 
@@ -47,6 +51,7 @@ _OPTIONS: Final = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.per_message_decompression", 0),  # bodies come as they were sent
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", STREAMS),
     ("grpc.max_connection_idle_ms", IDLE_MS),
 )
@@ -89,17 +94,18 @@ class _GrpcReceiver:
         self._tally = services.receivers["grpc"]
         self._access = Access.of(services.settings)
         self._turns = Turns()
+        self._read = Room(READ_BYTES)
 
     def handler(self, signal: Signal) -> Callable[[AsyncIterator[bytes], _Context], Awaitable[bytes]]:
         """Make the Export method of one signal."""
 
-        async def export(messages: AsyncIterator[bytes], context: _Context) -> bytes:
+        async def export(_messages: AsyncIterator[bytes], context: _Context) -> bytes:
             refusal = self._turned_away(context)
             if refusal is not None:
                 self._tally.note(signal, refusal.word)
                 await _abort(refusal, context)
             try:
-                stored = await self._accept(messages, signal)
+                stored = await self._accept(context, signal)
             except asyncio.CancelledError:
                 raise  # nobody is left to answer
             except Exception as error:  # noqa: BLE001 - the guard at the server's edge: the sender is owed a status
@@ -117,12 +123,15 @@ class _GrpcReceiver:
             return _NO_TOKEN
         return _NO_RIGHT if right is Right.READ else None
 
-    async def _accept(self, messages: AsyncIterator[bytes], signal: Signal) -> Request:
+    async def _accept(self, context: _Context, signal: Signal) -> Request:
         async with self._turns.turn():
-            body = await self._inflated(await self._turns.read(_first(messages)))
-            storing = asyncio.ensure_future(self._ingest.accept(signal, Encoding.PROTOBUF, body))
-            await asyncio.sleep(0)  # it takes its room now, and the turn is free for another
-        return await storing
+            message = await self._turns.read(_message_of(context))
+            self._read.take(len(message))
+        try:
+            body = await self._inflated(message)
+        finally:
+            self._read.give(len(message))
+        return await self._ingest.accept(signal, Encoding.PROTOBUF, body)  # which begins by taking its room
 
     async def _inflated(self, message: bytes) -> bytes:
         coding = _coding_of(message)
@@ -140,6 +149,7 @@ class _GrpcReceiver:
         self._tally.note(signal, refusal.word)
         if refusal.grpc == grpc.StatusCode.INTERNAL.value[0]:
             logger.error("a request could not be handled", exc_info=error)
+        forget_bodies(error)
         await _abort(refusal, context)
         raise AssertionError("abort always raises") from error
 
@@ -159,12 +169,15 @@ async def _abort(refusal: Refusal, context: _Context) -> None:
     await context.abort(_CODES[refusal.grpc], refusal.message, trailing_metadata=((_DETAILS, details),))
 
 
-async def _first(messages: AsyncIterator[bytes]) -> bytes:
-    """Read the one message of a call. Raises BrokenBodyError where none comes."""
-    try:
-        return await messages.__anext__()
-    except StopAsyncIteration as error:
-        raise BrokenBodyError("the call sent no message") from error
+async def _message_of(context: _Context) -> bytes:
+    """Read the one message of a call. Raises BrokenBodyError where none comes.
+
+    Not by the iterator of messages: that keeps the last one until the garbage collector finds it.
+    """
+    message: Any = await context.read()
+    if not isinstance(message, bytes):  # but grpc's mark for the end
+        raise BrokenBodyError("the call sent no message")
+    return message
 
 
 def _coding_of(message: bytes) -> str | None:

@@ -17,7 +17,13 @@ from typing import Final
 from aiohttp import StreamReader, hdrs, web
 
 from otel_sessions.backend.ingest import Room
-from otel_sessions.backend.receiver.answers import StalledError, refusal_for, success, too_large
+from otel_sessions.backend.receiver.answers import (
+    StalledError,
+    forget_bodies,
+    refusal_for,
+    success,
+    too_large,
+)
 from otel_sessions.backend.receiver.inflate import CODINGS, BrokenBodyError, Inflating
 from otel_sessions.backend.receiver.manners import CONTENT_TYPES, encoding_of, refuse
 from otel_sessions.backend.records import Encoding, Signal
@@ -124,6 +130,7 @@ class _HttpReceiver:
         self._tally.note(signal, refusal.word)
         if refusal.http == HTTPStatus.INTERNAL_SERVER_ERROR:
             logger.error("a request could not be handled", exc_info=error)
+        forget_bodies(error)
         response = refuse(refusal, encoding)
         if isinstance(error, StalledError):
             response.force_close()  # what may still come is the rest of a body, no request

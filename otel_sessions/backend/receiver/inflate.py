@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
@@ -65,6 +65,8 @@ MAX_MEMBERS: Final = 1_000
 _WINDOW_BYTES: Final = 64 * 1024
 """What is fed at once: at the end of each member a decompressor copies what is left of it."""
 
+_PIECE_BYTES: Final = 1024 * 1024
+
 
 def inflate(body: bytes, coding: str, limit: int) -> bytes:
     """Return the body inflated, members or frames one after the other.
@@ -93,15 +95,26 @@ def _inflate(body: bytes, make: Callable[[], _Inflater], limit: int) -> bytes:
             if members == MAX_MEMBERS:
                 raise BrokenBodyError(f"the body has more than {MAX_MEMBERS} compressed members; send one")
         window = body[at : at + _WINDOW_BYTES]
-        part = inflater.decompress(window, limit - size + 1)  # takes the whole window, or is too large
-        size += len(part)
-        if size > limit:
-            raise TooLargeError(f"the body inflates beyond {limit} bytes")
-        parts.append(part)
+        for part in _pieces(inflater, window):
+            size += len(part)
+            if size > limit:
+                parts.clear()  # which the error would keep alive
+                raise TooLargeError(f"the body inflates beyond {limit} bytes")
+            parts.append(part)
         at += len(window) - len(inflater.unused_data)
     if body and not inflater.eof:
         raise BrokenBodyError("the body ends in the middle of its compressed data")
     return b"".join(parts)
+
+
+def _pieces(inflater: _Inflater, window: bytes) -> Iterator[bytes]:
+    """Feed a window and yield what comes of it, in pieces: a decompressor gathers twice what it returns."""
+    while True:
+        piece = inflater.decompress(window, _PIECE_BYTES)
+        yield piece
+        window = getattr(inflater, "unconsumed_tail", b"")  # zlib hands it back, zstd keeps it
+        if inflater.eof or (len(piece) < _PIECE_BYTES and not window):
+            return
 
 
 class Inflating:

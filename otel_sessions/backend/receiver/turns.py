@@ -17,7 +17,7 @@ from otel_sessions.backend.receiver.answers import StalledError
 
 __all__ = ["MOST_TURNS", "Turns"]
 
-MOST_TURNS: Final = 16
+MOST_TURNS: Final = 8
 """Messages that are read at once, each of which may take the limit of one."""
 
 SAFE_SECONDS: Final = 2.0
