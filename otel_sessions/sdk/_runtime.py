@@ -15,9 +15,10 @@ from opentelemetry import trace
 from otel_sessions import semconv
 from otel_sessions._version import __version__
 from otel_sessions.sdk import _exit
-from otel_sessions.sdk._guard import guard, say
+from otel_sessions.sdk._guard import guard, say, say_once
 from otel_sessions.sdk._liveness import EventSettings, Liveness
 from otel_sessions.sdk._others import Others
+from otel_sessions.sdk._registry import registry
 from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 from otel_sessions.sdk._spare import Spare
 from otel_sessions.sdk._threads import carry_into_threads
@@ -257,6 +258,13 @@ class Runtime:
     def close(self) -> None:
         """Send what is left within the deadline of process exit, and stop."""
         deadline = _exit.latest(time.monotonic() + EXIT_DEADLINE)
+        if not self.closed and registry.roots:  # at exit we have ended them before
+            say_once(
+                "provider shut down",
+                "otel_sessions: the tracer provider was shut down with %d open sessions: what ends from now "
+                "on is lost, and counted in stats().dropped where it would have left by us",
+                len(registry.roots),
+            )
         if self.closed:
             self._finished.wait(max(0.0, deadline - time.monotonic()))
         else:
