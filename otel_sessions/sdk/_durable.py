@@ -7,13 +7,16 @@ network.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from otel_sessions import semconv
 from otel_sessions.sdk._amend import missing
 from otel_sessions.sdk._courier import Courier, Destination
+from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._guard import guard
 from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._split import split_parcel
@@ -23,12 +26,12 @@ from otel_sessions.sdk._way import Outbound, Sent, Way
 from otel_sessions.sdk._wire import Encoded, Item, attributes_of, encode_requests
 
 if TYPE_CHECKING:
-    import threading
-
     from otel_sessions.sdk._endpoint import Endpoint
 
 __all__ = ["DurableWay"]
 
+_REQUESTS: Final = 64 * 1024 * 1024
+"""Bytes of requests that are encoded where spans end, and not on disk yet: about 150,000 spans."""
 _REQUEST: Final = 3 * 1024 * 1024
 """Bytes of a request. gRPC servers take 4 MiB unless told otherwise, the Collector's among them."""
 
@@ -39,7 +42,8 @@ class DurableWay:
     def __init__(self, endpoint: Endpoint, spool: Path | None) -> None:
         """`spool` is the folder of requests that wait; None keeps them in memory."""
         self._target = endpoint.address
-        self._unsendable = 0
+        self._dropped: Counter[str] = Counter()
+        self._relief = _Relief()
         self._courier = Courier(
             Destination(
                 endpoint.address,
@@ -60,13 +64,30 @@ class DurableWay:
 
     def send(self, batch: Sequence[Outbound]) -> None:
         """Encode a batch, and give it to the courier; a span that can't be encoded is lost alone."""
-        encoded: list[Encoded] | None = None
+        for encoded in self._relief.whole():
+            self._courier.take(parcel_now(encoded.body, encoded.sessions))
+        for encoded in self._encoded_safely(batch):
+            self._courier.take(parcel_now(encoded.body, encoded.sessions))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is encoded, and not on disk yet, leaves room for more."""
+        return self._relief.size < _REQUESTS
+
+    def relieve(self, batch: Sequence[Outbound]) -> None:
+        """Encode a batch in whatever thread; the worker's next `send` takes it from there."""
+        for encoded in self._encoded_safely(batch):
+            self._relief.add(encoded)
+
+    @property
+    def relieved(self) -> int:
+        """How many spans are encoded, and wait for the next `send`."""
+        return self._relief.spans
+
+    def _encoded_safely(self, batch: Sequence[Outbound]) -> list[Encoded]:
         with guard("encode"):
-            encoded = self._encoded([_item(outbound) for outbound in batch])
-        if encoded is None:
-            encoded = self._encoded_singly(batch)
-        for body, sessions in encoded:
-            self._courier.take(parcel_now(body, sessions))
+            return self._encoded([_item(outbound) for outbound in batch])
+        return self._encoded_singly(batch)
 
     def _encoded(self, items: Sequence[Item]) -> list[Encoded]:
         resource = {semconv.PROCESS_PID: os.getpid()}
@@ -79,8 +100,7 @@ class DurableWay:
             with guard("encode"):
                 found += self._encoded([_item(outbound)])
             if len(found) == before:
-                self._unsendable += 1
-                _count_lost(_session_of(outbound), 1, "unsendable")
+                self._lose({_session_of(outbound): 1}, "unsendable")
         return found
 
     @property
@@ -97,11 +117,19 @@ class DurableWay:
 
     def replaced_by(self, other: Way | None) -> None:  # noqa: ARG002 - the protocol's
         """Go on until all is delivered."""
+        self.send(())
         self._courier.retire()
 
     def stop(self, deadline: float) -> None:
         """Deliver what can be until `deadline`; the rest stays on disk."""
+        for encoded in self._relief.whole():  # the disk held the worker up; it shall not hold up this
+            self._lose(encoded.sessions, "not sent in time")
         self._courier.stop(deadline)
+
+    def _lose(self, sessions: Mapping[str, int], why: str) -> None:
+        for session, number in sessions.items():
+            self._dropped[why] += number
+            _count_lost(session, number, why)
 
     def abandon(self) -> None:
         """Nothing holds this way up: its thread is a daemon."""
@@ -109,12 +137,11 @@ class DurableWay:
     def sent(self) -> Sent:
         """Return what became of the spans that were sent this way."""
         carried, stopped = self._courier.carried(), self._courier.stopped
-        unsendable = {"unsendable": self._unsendable} if self._unsendable else {}
         return Sent(
             sent=carried.sent,
             pending=carried.waiting + (0 if stopped else carried.kept),
             kept=carried.kept if stopped else 0,
-            dropped={**carried.dropped, **unsendable},
+            dropped=dict(Counter(carried.dropped) + self._dropped),
             answering=carried.answering,
             trouble=carried.trouble,
             target=self._target,
@@ -123,7 +150,56 @@ class DurableWay:
 
     def after_fork_in_child(self) -> None:
         """Let go of the spool: the parent sends what it took."""
+        self._relief = _Relief()
         self._courier.after_fork_in_child()
+
+
+class _Relief:
+    """Requests that were encoded where spans end, until the worker takes them; for any thread."""
+
+    __slots__ = ("_lock", "_requests", "size", "spans")
+
+    def __init__(self) -> None:
+        # Reentrant, for the collector may end a suspended generator's span in the midst of it.
+        self._lock = threading.RLock()
+        self._requests: deque[Encoded] = deque()
+        self.size = 0
+        self.spans = 0
+
+    @critical
+    def add(self, encoded: Encoded) -> None:
+        """Keep a request."""
+        with self._lock:
+            self._requests.append(encoded)
+            self.size += len(encoded.body)
+            self.spans += sum(encoded.sessions.values())
+
+    def whole(self) -> Iterator[Encoded]:
+        """Take all there is, put together into requests of a good size: OTLP is joined by concatenation."""
+        taken = self._take()
+        while taken:
+            bodies: list[bytes] = []
+            sessions: Counter[str] = Counter()
+            size = 0
+            while taken and (not bodies or size + len(taken[0].body) <= _REQUEST):
+                encoded = taken.popleft()
+                bodies.append(encoded.body)
+                sessions.update(encoded.sessions)
+                size += len(encoded.body)
+            yield Encoded(b"".join(bodies), sessions)
+            self._forget(size, sum(sessions.values()))
+
+    @critical
+    def _take(self) -> deque[Encoded]:
+        with self._lock:
+            taken, self._requests = self._requests, deque()
+        return taken
+
+    @critical
+    def _forget(self, size: int, spans: int) -> None:
+        with self._lock:
+            self.size -= size
+            self.spans -= spans
 
 
 def _spool(root: Path, endpoint: Endpoint) -> Spool:

@@ -34,6 +34,8 @@ __all__ = ["Outlet", "SpanWorker"]
 Item = TypeVar("Item")
 
 _THREAD_NAME: Final = "otel-sessions-spans"
+_RELIEF: Final = 16
+"""Spans that a thread encodes when it ends one and the queue is full: 0.2 ms of CPU, and room for 16."""
 _COMPLAIN_AFTER: Final = 30.0
 """Seconds without any delivery after which a running program is told; a short one hears it at its end."""
 
@@ -114,7 +116,7 @@ class SpanWorker:
             self._way.start()
 
     def take(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
-        """Put an ended span on the queue; a full queue loses its oldest."""
+        """Put an ended span on the queue; what a full queue has no room for is encoded at once, or lost."""
         way = self._way
         if self._outlet.make_way is None or (way is not None and way.busy and is_suppressed(span)):
             return  # the second: an instrumentation traced our own request
@@ -124,12 +126,34 @@ class SpanWorker:
             return
         queue = self._queue
         if len(queue) >= self._outlet.queue:
-            with suppress(IndexError):
-                self._lose((queue.popleft(),), "queue full")
+            self._make_room()
         queue.append(item)
         if self._asleep or len(queue) == self._outlet.batch:
             self._asleep = False
             self._jobs.put(None)
+
+    def _make_room(self) -> None:
+        """Take the oldest off a full queue: many threads that end spans leave the one that encodes behind.
+
+        Each of them then does its share, a fraction of a millisecond, and nothing here waits for a disk.
+        """
+        way = self._way
+        relief = way is not None and way.has_room
+        oldest: list[Outbound | Outlet] = []
+        with suppress(IndexError):
+            while len(oldest) < (_RELIEF if relief else 1):
+                oldest.append(self._queue.popleft())
+        if way is None or not relief:
+            self._lose(oldest, "queue full")
+            return
+        spans = [item for item in oldest if not isinstance(item, Outlet)]
+        self._lose((item for item in oldest if isinstance(item, Outlet)), "")  # which loses no outlet
+        taken = False
+        with guard("export"):
+            way.relieve(spans)
+            taken = True
+        if not taken:
+            self._lose(spans, "unsendable")
 
     def take_first(self, span: ReadableSpan, place: Place | None, late: bool) -> None:
         """Put an ended span before all that wait; for the roots that end with the process, which are few."""
@@ -145,7 +169,8 @@ class SpanWorker:
 
     @property
     def _waiting(self) -> int:
-        return len(self._queue) + len(self._first)
+        way = self._way
+        return len(self._queue) + len(self._first) + (0 if way is None else way.relieved)
 
     def flush(self, deadline: float) -> bool:
         """Wait until all that was taken has arrived or is lost, at most until `deadline` (monotonic s)."""
@@ -290,7 +315,8 @@ class SpanWorker:
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if not (batch := self._next_batch()):
+            batch = self._next_batch()
+            if not batch and not (self._way is not None and self._way.relieved):
                 return
             self._send(batch)
 

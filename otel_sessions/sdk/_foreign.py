@@ -54,6 +54,20 @@ class ForeignWay:
         self._retries.listen()
 
     @property
+    def has_room(self) -> bool:
+        """Tell that an exporter is called in the worker's thread only."""
+        return False
+
+    def relieve(self, batch: Sequence[Outbound]) -> None:
+        """Take nothing: there is no room."""
+        raise NotImplementedError
+
+    @property
+    def relieved(self) -> int:
+        """Return that nothing was taken so."""
+        return 0
+
+    @property
     def busy(self) -> bool:
         """Whether the exporter is at work."""
         return bool(self._in_flight)

@@ -58,6 +58,20 @@ class Way(Protocol):
         ...
 
     @property
+    def has_room(self) -> bool:
+        """Whether `relieve` may be called."""
+        ...
+
+    def relieve(self, batch: Sequence[Outbound]) -> None:
+        """Take a batch in the thread of whoever has no room for it; nothing here may wait."""
+        ...
+
+    @property
+    def relieved(self) -> int:
+        """How many spans were taken so, and wait for the next `send`, which may be of an empty batch."""
+        ...
+
+    @property
     def busy(self) -> bool:
         """Whether a request is under way, which an instrumentation may trace."""
         ...
