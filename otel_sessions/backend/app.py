@@ -52,6 +52,9 @@ GRACE_SECONDS: Final = 5.0
 
 INFLATE_THREADS: Final = 2
 
+LINE_BYTES: Final = 64 * 1024
+"""Longest line of a request: a search for a pasted text takes 12 bytes in its URL for some letters."""
+
 BACKLOG: Final = 1024
 """Connections that may wait to be accepted: a fleet of agents comes at once after a restart."""
 
@@ -133,6 +136,7 @@ async def _start_http(services: Services, inflating: Inflating, stack: contextli
     runner = web.AppRunner(
         application(services, inflating, connections),
         access_log=None,
+        max_line_size=LINE_BYTES,
         auto_decompress=False,  # the receiver inflates, within a limit
         shutdown_timeout=GRACE_SECONDS,
     )

@@ -43,7 +43,8 @@ class Operation:
 
 _TEXT: Final[Schema] = {"type": "string"}
 _NUMBER: Final[Schema] = {"type": "string", "pattern": f"^({NUMBER})?$"}
-_STATES: Final[Schema] = {"type": "string", "pattern": f"^({'|'.join(STATES)}|,)*$"}
+_STATE: Final = f"({'|'.join(STATES)})"
+_STATES: Final[Schema] = {"type": "string", "pattern": f"^,*({_STATE}(,+{_STATE})*,*)?$"}
 _SESSION: Final = Parameter(
     "id",
     "the session's `id`, or its `session_id` where that is unique; percent-encoded",
@@ -80,7 +81,7 @@ _SEARCH: Final = (
         {**_FILTERS, "pattern": r"\S"},
         required=True,
     ),
-    _query("before", "`next` of the page before"),
+    _query("before", "`next` of the page before", _NUMBER),
     _LIMIT,
 )
 
