@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_sessions.backend.records import SessionRecord, SpanRow
 
@@ -21,7 +21,7 @@ RING_BYTES: Final = 16 * 1024 * 1024
 _DIGITS: Final = 19
 _OF_ONE_SESSION: Final = frozenset({"rows", "reset"})  # told to those who follow that session
 
-EventData = SessionRecord | tuple[str, tuple[SpanRow, ...]] | str | None
+EventData = SessionRecord | tuple[str, Collection[SpanRow]] | str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,7 @@ class StreamEvent:
     data: EventData
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """One thing to publish: the session it is about, and what it weighs in the ring, in bytes."""
 
     name: str
@@ -47,8 +46,7 @@ class News:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     event: StreamEvent
     session: str
     size: int

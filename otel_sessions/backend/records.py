@@ -5,7 +5,7 @@ Times are Unix nanoseconds (int), ids raw bytes, unknown is None: never 0 or "".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 from typing import Final, NamedTuple
@@ -437,9 +437,9 @@ class Changes:
     """What one commit changed, for whoever publishes or counts it."""
 
     sessions: tuple[SessionRecord, ...] = ()
-    rows: Mapping[str, tuple[SpanRow, ...]] = field(
-        default_factory=dict[str, "tuple[SpanRow, ...]"]
-    )  # by session id
+    rows: Mapping[str, Collection[SpanRow]] = field(
+        default_factory=dict[str, "Collection[SpanRow]"]
+    )  # by session id; perhaps made only when they are read
     gone: tuple[str, ...] = ()  # ids of sessions that were merged into another or pruned
     shrunk: tuple[str, ...] = ()  # ids of sessions that stay, but of which rows moved to another
     sums: tuple[SumsChange, ...] = ()  # by session, without those that nothing was added to

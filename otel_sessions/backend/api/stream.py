@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import replace
 from typing import Final, cast
 
@@ -77,7 +77,7 @@ class _Frames:
     async def of(self, event: StreamEvent) -> bytes | None:
         """Return what is sent of an event, None where this reader need not know."""
         if event.name == "rows":
-            session_id, rows = cast("tuple[str, tuple[SpanRow, ...]]", event.data)
+            session_id, rows = cast("tuple[str, Collection[SpanRow]]", event.data)
             if len(rows) > THREAD_FROM_ROWS:
                 return await asyncio.to_thread(_rows_frame, event, session_id, rows)
             return _rows_frame(event, session_id, rows)
@@ -160,7 +160,7 @@ async def _next(events: AsyncGenerator[StreamEvent]) -> StreamEvent | None:
     return await anext(events, None)
 
 
-def _rows_frame(event: StreamEvent, session_id: str, rows: tuple[SpanRow, ...]) -> bytes:
+def _rows_frame(event: StreamEvent, session_id: str, rows: Collection[SpanRow]) -> bytes:
     return _framed(event, b"".join(delta(session_id, gathered(rows))))
 
 

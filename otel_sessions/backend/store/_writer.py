@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from otel_sessions.backend.records import (
     Changes,
@@ -175,7 +175,7 @@ class Writer:
             note_parents(self._conn, self._sessions, first, moves.traces)
             note_model_calls(self._conn, self._names, self._sessions, first, placing.replaced)
 
-    def _rows(self, placing: Placing, revision: int) -> Mapping[str, tuple[SpanRow, ...]]:
+    def _rows(self, placing: Placing, revision: int) -> ChangedRows:
         """Return the changed rows by session id; a session that rows moved from or to is asked for them."""
         rows: dict[str, Sequence[SpanRecord]] = {}
         rewritten = self._sessions.counted_anew()
@@ -254,21 +254,36 @@ class Writer:
         )
 
 
-class ChangedRows(Mapping[str, "tuple[SpanRow, ...]"]):
-    """Changed rows by session id, made when somebody asks: most commits have no listener."""
+class ChangedRows(Mapping[str, "Collection[SpanRow]"]):
+    """Changed rows by session id, made when somebody reads them: most have no reader."""
 
     def __init__(self, spans: Mapping[str, Sequence[SpanRecord]], revision: int) -> None:
         self._spans = spans
         self._revision = revision
 
-    def __getitem__(self, session_id: str) -> tuple[SpanRow, ...]:
-        return tuple(public_row(span, self._revision) for span in self._spans[session_id])
+    def __getitem__(self, session_id: str) -> Collection[SpanRow]:
+        return _PublicRows(self._spans[session_id], self._revision)
 
     def __contains__(self, session_id: object) -> bool:
         return session_id in self._spans
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+
+class _PublicRows(Collection[SpanRow]):
+    def __init__(self, spans: Sequence[SpanRecord], revision: int) -> None:
+        self._spans = spans
+        self._revision = revision
+
+    def __contains__(self, row: object) -> bool:
+        return row in tuple(self)
+
+    def __iter__(self) -> Iterator[SpanRow]:
+        return (public_row(span, self._revision) for span in self._spans)
 
     def __len__(self) -> int:
         return len(self._spans)
