@@ -284,23 +284,38 @@ def _calls(first: int, count: int, session: str) -> Request:
 # --- what a list costs ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        SessionQuery(),
-        SessionQuery(idle_before=2**62),
-        SessionQuery(states=("idle",), idle_before=2**62),
-        SessionQuery(states=("running",), idle_before=2**62),
-        SessionQuery(states=("running", "waiting", "stale", "lost", "ended"), idle_before=2**62),
-        SessionQuery(sort="started_at"),
-        SessionQuery(since=100, until=250),
-    ],
-)
+QUERIES = [
+    SessionQuery(),
+    SessionQuery(idle_before=2**62),
+    SessionQuery(states=("idle",), idle_before=2**62),
+    SessionQuery(states=("running",), idle_before=2**62),
+    SessionQuery(states=("running", "waiting", "stale", "lost", "ended"), idle_before=2**62),
+    SessionQuery(sort="started_at"),
+    SessionQuery(since=100, until=250),
+]
+
+
+@pytest.mark.parametrize("query", QUERIES)
 def test_a_page_of_the_list_costs_the_same_at_any_size(store: SqliteStore, query: SessionQuery) -> None:
     """In steps of SQLite's machine, which no load of this machine changes."""
     few = _steps(store, 300, lambda: store.sessions(query))
     many = _steps(store, 6_000, lambda: store.sessions(query))
     assert many <= few * 1.2 + 20
+
+
+@pytest.mark.slow
+def test_a_page_of_the_list_costs_the_same_from_a_thousand_to_a_hundred_thousand(store: SqliteStore) -> None:
+    """The list of the newest fifty, of each kind, is as flat as an index is."""
+
+    def steps() -> list[int]:
+        return [_steps(store, 1, lambda query=query: store.sessions(query)) for query in QUERIES]
+
+    store.append([request(1, 1_000)])
+    few = steps()
+    store.append([request(1, 100_000)])
+    many = steps()
+    assert store.totals().sessions == 100_000
+    assert all(after <= before * 1.2 + 20 for before, after in zip(few, many, strict=True)), (few, many)
 
 
 @pytest.mark.parametrize(
