@@ -200,6 +200,14 @@ def test_a_token_that_is_missing_is_asked_for_and_one_that_is_sent_reads_the_ans
     without = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=backend.url)
     assert without["spans"]["fix"] == 'export OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20TOKEN"'
     assert "token" in without["backend"]["seen"]
+    reader = start_backend("--send-token", "send-only-token", "--token", "token-one")
+    headers = "authorization=Bearer%20send-only-token"
+    sends = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=reader.url, OTEL_EXPORTER_OTLP_HEADERS=headers)
+    assert (sends["spans"]["verdict"], "token" in sends["backend"]["seen"]) == ("ok", True), sends.findings
+    reads = doctor(
+        "--token", "token-one", OTEL_EXPORTER_OTLP_ENDPOINT=reader.url, OTEL_EXPORTER_OTLP_HEADERS=headers
+    )
+    assert (reads.code, reads["arrival"]["verdict"]) == (0, "ok"), reads.findings
     with_it = doctor(
         OTEL_EXPORTER_OTLP_ENDPOINT=backend.url, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20token-one"
     )

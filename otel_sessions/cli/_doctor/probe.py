@@ -134,9 +134,9 @@ def find_backend(
     behind = _behind(targets)
     named = named or environ.get("OTEL_SESSIONS_URL", "").strip() or None
     here = f"http://127.0.0.1:{HTTP_PORT}"
-    candidates = {named: token} if named else {**behind, here: behind.get(here) or token}
-    if not named:
-        candidates = {url: given or (token if _is_local(url) else None) for url, given in candidates.items()}
+    candidates = {named: token} if named else {**behind, here: behind.get(here)}
+    if not named:  # what sends may be no token to read with
+        candidates = {url: (token if _is_local(url) else None) or sent for url, sent in candidates.items()}
     places, trouble = set(map(_place, behind)), ""
     for number, (url, shown) in enumerate(candidates.items(), 1):
         tried = tuple(candidates)[:number]

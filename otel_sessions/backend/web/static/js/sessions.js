@@ -466,6 +466,8 @@ export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`;
           <${Code} text=${python} label="Copy the program" />
         </li>
       </ol>
+      <p
+        class="muted small">Nothing arrives? <code>otel-sessions doctor</code>, where your agent runs, finds out why.</p>
       <p class="listening" role="status"><i aria-hidden="true"></i>Listening on <code>${endpoint}</code>…</p>
     </section>
   `;
