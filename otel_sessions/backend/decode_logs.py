@@ -140,6 +140,7 @@ def run_event(log: LogMessage) -> RunEvent | None:
         started=_count(given, semconv.SPANS_STARTED),
         ended=_count(given, semconv.SPANS_ENDED),
         dropped=_count(given, semconv.SPANS_DROPPED),
+        losses=_text(given, semconv.SPANS_LOSSES) or "",
         open_spans=_open_spans(given.get(semconv.OPEN_SPANS)),
     )
 

@@ -127,6 +127,7 @@ def root_event(record: SpanRecord, slots: Slots) -> RunEvent | None:
         started=values.get("spans_started"),
         ended=values.get("spans_ended"),
         dropped=values.get("spans_dropped"),
+        losses=values.get("spans_losses", ""),
     )
 
 

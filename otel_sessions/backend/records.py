@@ -11,6 +11,7 @@ from enum import Enum, IntFlag
 from typing import Final, NamedTuple
 
 from otel_sessions.lifecycle import Run
+from otel_sessions.losses import merged
 
 __all__ = [
     "CATEGORIES",
@@ -198,6 +199,7 @@ class RunEvent:
     started: int | None = None
     ended: int | None = None
     dropped: int | None = None
+    losses: str = ""  # why, as losses.told writes it
     open_spans: tuple[bytes, ...] = ()
 
 
@@ -272,6 +274,7 @@ class Gauge:
     started: int
     ended: int
     dropped: int
+    losses: str = ""  # why, as losses.told writes it
 
     def joined(self, other: Gauge) -> Gauge:
         """Return the greatest of what both tell."""
@@ -282,6 +285,7 @@ class Gauge:
             max(self.started, other.started),
             max(self.ended, other.ended),
             max(self.dropped, other.dropped),
+            merged(self.losses, other.losses),
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from otel_sessions import semconv
+from otel_sessions import losses, semconv
 from otel_sessions.backend.records import Gauge, RunEvent, RunRecord, TimelineEntry
 from otel_sessions.lifecycle import (
     MISSED_HEARTBEATS_UNTIL_STALE,
@@ -151,8 +151,15 @@ def gauge_of(session_key: str, event: RunEvent) -> Gauge | None:
     """Return the counts that an event bears, where it bears them all and says whose they are."""
     if not event.process or event.started is None or event.ended is None or event.dropped is None:
         return None
-    counts = (min(count, MOST_SPANS) for count in (event.started, event.ended, event.dropped))
-    return Gauge(session_key, event.process, event.seq, *counts)
+    return Gauge(
+        session_key,
+        event.process,
+        event.seq,
+        started=min(event.started, MOST_SPANS),
+        ended=min(event.ended, MOST_SPANS),
+        dropped=min(event.dropped, MOST_SPANS),
+        losses=losses.told(losses.heard(event.losses)),
+    )
 
 
 def is_watched(record: RunRecord) -> bool:

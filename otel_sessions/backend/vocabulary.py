@@ -174,6 +174,7 @@ TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     "outcome": (semconv.SESSION_OUTCOME,),
     "end_reason": (semconv.SESSION_END_REASON,),
     "process": (semconv.PROCESS_ID,),
+    "spans_losses": (semconv.SPANS_LOSSES,),
     "end_state": ("agentops.session.end_state",),
     "error_type": (semconv.ERROR_TYPE,),
     "event_name": ("event.name",),

@@ -57,6 +57,15 @@ _ERROR: Final = 2  # OTLP's STATUS_CODE_ERROR
 _DEEPEST: Final = 40  # levels drawn; below that the guide stays, or a deep chain fills memory with it
 _TIMELINE: Final = 8
 _NS: Final = 1_000_000_000
+_SETTLED: Final = 10 * _NS
+"""Silence after an end, in which what its counts tell of may still be on its way."""
+_REASONS: Final = {
+    "process_died": "unknown, the process died",
+    "not_received": "sent by nobody so far, or lost on the way",
+    "missing_parents": "named as parents",
+    "dropped": "given up by the sender",
+}
+"""What is said of a reason whose name does not say it; the page says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +202,7 @@ def session_summary(session: Mapping[str, Any], now: int) -> Iterator[Text]:
         )
     ]
     yield Text(" · ".join(count for count in counts if count), style="dim").append_text(
-        _completeness(session)
+        _completeness(session, now)
     )
     yield from _timeline(session)
 
@@ -308,15 +317,25 @@ def _count(session: Mapping[str, Any], field: str, singular: str) -> str:
     return f"{count:,} {singular}{'' if count == 1 else 's'}" if count else ""
 
 
-def _completeness(session: Mapping[str, Any]) -> Text:
+def _completeness(session: Mapping[str, Any], now: int) -> Text:
     missing = session.get("missing_spans")
     if missing is None:
         return Text("")
     if not missing:  # of what still runs, or was lost, nobody can say that all of it is here
         return Text(" · complete" if session["state"] == "ended" else "", style="green")
     losses: Mapping[str, int] = session.get("losses") or {}
-    reasons = ", ".join(f"{clean(reason)}: {count}" for reason, count in losses.items())
-    return Text(f" · {missing} missing{f' ({reasons})' if reasons else ''}", style="red bold")
+    coming = 0
+    if session["state"] == "ended" and now - int(session.get("last_seen_at") or 0) < _SETTLED:
+        coming = losses.get("not_received", 0)
+    if coming >= missing:
+        return Text(f" · {coming} on the way", style="yellow")
+    reasons = ", ".join(
+        f"{_REASONS.get(reason) or clean(reason).replace('_', ' ')}: {count}"
+        for reason, count in losses.items()
+        if not (coming and reason == "not_received")
+    )
+    least = "at least " if session["state"] in ("lost", "stale") else ""
+    return Text(f" · {least}{missing - coming} missing{f' ({reasons})' if reasons else ''}", style="red bold")
 
 
 def _timeline(session: Mapping[str, Any]) -> Iterator[Text]:

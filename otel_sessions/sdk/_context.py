@@ -94,11 +94,11 @@ class Place:
             else:
                 self.stamp[semconv.TASK_PARENT_ID] = task.parent_id
 
-    def lost(self) -> None:
-        """Count a span that belongs here and will never arrive."""
+    def lost(self, why: str) -> None:
+        """Count a span that belongs here and will never arrive, by a reason of `losses.REASONS`."""
         counting = self.root or self.ledger
         if counting is not None:
-            counting.lost()
+            counting.lost(why)
 
 
 class Scope:

@@ -222,7 +222,7 @@ def _session_of(outbound: Outbound) -> str:
     return "" if place is None else str(place.session_id or "")
 
 
-def _count_lost(session: str, number: int, why: str) -> None:  # noqa: ARG001 - as the courier tells it
+def _count_lost(session: str, number: int, why: str) -> None:
     ledger = ledgers.find(session)
     if ledger is not None:
-        ledger.lost(number)
+        ledger.lost(why, number)

@@ -151,4 +151,5 @@ def _counts(counts: Counts) -> dict[str, Attribute | None]:
         semconv.SPANS_STARTED: counts.started,
         semconv.SPANS_ENDED: counts.ended,
         semconv.SPANS_DROPPED: counts.dropped,
+        semconv.SPANS_LOSSES: counts.losses or None,
     }

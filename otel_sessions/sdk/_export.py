@@ -379,7 +379,7 @@ class SpanWorker:
             self._dropped[why] += 1
             place = item[1]
             if place is not None:
-                place.lost()
+                place.lost(why)
 
 
 def _kept(state: Sent, folder: str | None) -> str:

@@ -107,7 +107,7 @@ class ForeignWay:
         self._dropped[why] += len(batch)
         for _, place, _ in batch:
             if place is not None:
-                place.lost()
+                place.lost(why)
 
     def flush(self, deadline: float) -> bool:  # noqa: ARG002 - the protocol's
         """Wait for nothing: what `send` returned from was exported or is lost."""

@@ -8,11 +8,14 @@ ones, less the stored ones that are not late, are those that are missing.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_sessions.losses import told
 from otel_sessions.sdk import _process
 from otel_sessions.sdk._critical import critical
+from otel_sessions.sdk._run import Counts
 
 if TYPE_CHECKING:
     from otel_sessions.sdk._root import Root
@@ -26,11 +29,15 @@ One that is dropped matters only if its session is resumed here after that many 
 begin anew, and as many lost spans of the later run go unnoticed as the earlier ones had ended.
 """
 
+_AMENDED: Final = 1_000
+"""Sessions that ended last of which later losses are still told: as many as wait in a queue at once, and each
+holds its run in memory, 3 kB."""
+
 
 class Ledger:
     """The counts of one session in this process, and its open runs here."""
 
-    __slots__ = ("dropped", "ended", "lock", "runs", "started")
+    __slots__ = ("amend", "ended", "lock", "losses", "runs", "started")
 
     def __init__(self) -> None:
         self.runs: tuple[Root, ...] = ()
@@ -40,7 +47,16 @@ class Ledger:
         """Begin at zero, as a forked child does; its parent may have held the lock just then."""
         # Reentrant, for the collector may end a suspended generator's span in the midst of it.
         self.lock = threading.RLock()
-        self.started = self.ended = self.dropped = 0
+        self.started = self.ended = 0
+        self.losses: Counter[str] = Counter()
+        self.amend: Callable[[], None] | None = None
+
+    @critical
+    def counts(self) -> Counts:
+        """Return all counts as they are now."""
+        with self.lock:
+            losses = self.losses
+            return Counts(self.started, self.ended, losses.total() if losses else 0, told(losses))
 
     @critical
     def opened(self) -> None:
@@ -58,21 +74,25 @@ class Ledger:
         return late
 
     @critical
-    def lost(self, spans: int = 1) -> None:
-        """Count spans that will never arrive."""
+    def lost(self, why: str, spans: int = 1) -> None:
+        """Count spans that will never arrive, by a reason of `losses.REASONS`; have that told."""
         with self.lock:
-            self.dropped += spans
+            self.losses[why] += spans
+            amend = None if self.runs else self.amend
+        if amend is not None:
+            amend()
 
 
 class Ledgers:
     """The ledgers of this process by session id; safe to use from any thread."""
 
-    __slots__ = ("_closed", "_lock", "_open")
+    __slots__ = ("_amended", "_closed", "_lock", "_open")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._open: dict[str, Ledger] = {}
         self._closed: OrderedDict[str, Ledger] = OrderedDict()
+        self._amended: deque[Ledger] = deque()
 
     @critical
     def enter(self, session_id: str, run: Root) -> tuple[Ledger, bool]:
@@ -110,6 +130,16 @@ class Ledgers:
             self._open.pop(session_id, None)
             self._closed.pop(session_id, None)
 
+    @critical
+    def amend(self, ledger: Ledger, amend: Callable[[], None]) -> None:
+        """Have `amend` called when a span is lost after the end of all runs; of the latest sessions only."""
+        with self._lock:
+            if ledger.amend is None:
+                self._amended.append(ledger)
+            ledger.amend = amend
+            if len(self._amended) > _AMENDED:
+                self._amended.popleft().amend = None
+
     def find(self, session_id: Any) -> Ledger | None:
         """Return the ledger of a session that has or had a run here."""
         return self._open.get(session_id) or self._closed.get(session_id)
@@ -117,6 +147,7 @@ class Ledgers:
     def renew(self) -> None:
         """Begin all counts at zero, in a forked child; that it had these sessions stays true."""
         self._lock = threading.RLock()
+        self._amended.clear()
         for ledger in (*self._open.values(), *self._closed.values()):
             ledger.renew()
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_sessions import semconv
 from otel_sessions.errors import ConfigurationError
@@ -117,6 +117,15 @@ class _OpenRun:
     timed_out: bool = False
 
 
+class _Amended(NamedTuple):
+    """An ended run of which something is still to be told."""
+
+    run: Run
+    outcome: Outcome | None
+    reason: EndReason | None
+    at_ns: int
+
+
 class Liveness:
     """The reporter of a process's runs. One per process; safe to call from any thread, at any time."""
 
@@ -175,6 +184,7 @@ class Liveness:
 
     def _reset(self) -> None:
         self._open: dict[_Key, _OpenRun] = {}
+        self._amended: dict[_Key, _Amended] = {}
         self._lock = threading.RLock()
         self._next_beat = 0
         self._next_sweep = 0
@@ -222,6 +232,15 @@ class Liveness:
             self._sender.put(_events.heartbeat(run, stamp))
         else:
             self._sender.put(_events.session_end(run, stamp, outcome, reason, at_ns))
+
+    @critical
+    def amended(self, run: Run, outcome: Outcome | None, reason: EndReason | None, at_ns: int) -> None:
+        """Tell an end once more, soon: counts of the run have changed since."""
+        with self._lock:
+            known = _key(run) in self._amended
+            self._amended[_key(run)] = _Amended(run, outcome, reason, at_ns)
+        if not known and run.sampled:
+            self._sender.wake()
 
     def flush(self, deadline: float) -> bool:
         """Wait until all was sent, or `deadline` (`time.monotonic()`); True if all was accepted."""
@@ -277,6 +296,8 @@ class Liveness:
 
     def tick(self, now: int) -> int:
         """Do what is due at `now`; return when something is due again."""
+        if self._amended:
+            self._tell_amended()
         if not self._open:
             return _NEVER
         if now >= self._next_beat:
@@ -310,6 +331,15 @@ class Liveness:
     def beat_again(self, at: int) -> None:
         """Make all heartbeats anew at `at`: the last ones were not taken."""
         self._next_beat = min(self._next_beat, at)
+
+    @critical
+    def _tell_amended(self) -> None:
+        """Queue the ends that changed; as many losses as came since the last turn are one event."""
+        with self._lock:
+            amended, self._amended = self._amended, {}
+        for run, outcome, reason, at_ns in amended.values():
+            if run.sampled:
+                self._sender.put(_events.session_end(run, self._stamps.next(), outcome, reason, at_ns))
 
     def _announce_run(self, entry: _OpenRun) -> None:
         """Queue the start of a run; without one, or room for it, the run is heard by its heartbeats."""

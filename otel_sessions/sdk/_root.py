@@ -135,7 +135,7 @@ class Root:
         """Count the spans of this session in this process, over all its runs; of an ended run, at its end."""
         ledger = self._ledger
         with ledger.lock:
-            return self._final or Counts(ledger.started, ledger.ended, ledger.dropped)
+            return self._final or ledger.counts()
 
     @critical
     def open_spans(self, limit: int = 64) -> Sequence[OpenSpan]:
@@ -207,9 +207,9 @@ class Root:
         with self._ledger.lock:
             self._open.pop(key, None)
 
-    def lost(self) -> None:
+    def lost(self, why: str) -> None:
         """Count a span of this run that will never arrive."""
-        self._ledger.lost()
+        self._ledger.lost(why)
 
     def bears(self, worn_id: object) -> bool:
         """Tell whether a span's `session.id` is this session's as a limit of the tracer provider cuts it."""
@@ -325,6 +325,7 @@ class Root:
         if self.liveness is not None and self.ended_at is not None:
             with guard("liveness"):
                 self.liveness.ended(self, ending.outcome, ending.reason, self.ended_at)
+                ledgers.amend(self._ledger, self._amend)
         with guard("session end"):
             if self.span.is_recording():
                 self._describe_end(ending, counts, message, error)
@@ -349,10 +350,22 @@ class Root:
                 taken = [key for key, entry in self._open.items() if id(entry.span) not in left_open]
             entries = [entry for entry in map(self._open.pop, taken, repeat(None)) if entry is not None]
             ledger.ended += sum(entry.sampled for entry in entries)
-            counts = self._final = Counts(ledger.started, ledger.ended, ledger.dropped)
+            counts = self._final = ledger.counts()
             self.ending = ending
             self.ended_at = time.time_ns() if forced_at is None else forced_at
             return counts
+
+    @critical
+    def _amend(self) -> None:
+        """Tell the end once more, with spans that were lost since."""
+        ledger = self._ledger
+        with ledger.lock:
+            now, then = ledger.counts(), self._final
+            if then is not None:
+                self._final = then._replace(dropped=now.dropped, losses=now.losses)
+        if self.liveness is not None and self.ending is not None and self.ended_at is not None:
+            with guard("liveness"):
+                self.liveness.amended(self, self.ending.outcome, self.ending.reason, self.ended_at)
 
     def _describe_end(
         self,
@@ -361,9 +374,13 @@ class Root:
         message: str | None,
         error: BaseException | None,
     ) -> None:
-        attributes: dict[str, Any] = dict(
-            zip((semconv.SPANS_STARTED, semconv.SPANS_ENDED, semconv.SPANS_DROPPED), counts, strict=True)
-        )
+        attributes: dict[str, Any] = {
+            semconv.SPANS_STARTED: counts.started,
+            semconv.SPANS_ENDED: counts.ended,
+            semconv.SPANS_DROPPED: counts.dropped,
+        }
+        if counts.losses:
+            attributes[semconv.SPANS_LOSSES] = counts.losses
         attributes[semconv.SESSION_ID] = self.session_id
         attributes[semconv.SESSION_END_REASON] = ending.reason.value
         if ending.outcome is not None:

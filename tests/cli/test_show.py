@@ -162,8 +162,20 @@ def test_every_state_has_a_glyph_and_a_word(fields, words):
     ("fields", "words"),
     [
         ({"state": "ended", "missing_spans": 0}, " · complete"),
-        ({"state": "ended", "missing_spans": 3, "losses": {"queue_full": 3}}, " · 3 missing (queue_full: 3)"),
+        ({"state": "ended", "missing_spans": 3, "losses": {"queue_full": 3}}, " · 3 missing (queue full: 3)"),
         ({"state": "running", "missing_spans": 3}, " · 3 missing"),
+        (
+            {"state": "lost", "missing_spans": 3, "losses": {"process_died": 3}},
+            " · at least 3 missing (unknown, the process died: 3)",
+        ),
+        (
+            {"state": "ended", "missing_spans": 3, "losses": {"not_received": 3}, "last_seen_at": str(NOW)},
+            " · 3 on the way",
+        ),
+        (
+            {"state": "ended", "missing_spans": 3, "losses": {"not_received": 3}, "last_seen_at": "1"},
+            " · 3 missing (sent by nobody so far, or lost on the way: 3)",
+        ),
     ],
 )
 def test_missing_spans_are_told_where_they_are_known(fields, words):

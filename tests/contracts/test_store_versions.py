@@ -16,7 +16,7 @@ from otel_sessions.backend.store.sqlite import SqliteStore
 LATER = (
     *(("sessions", "tools"), ("sessions", "error"), ("sessions", "last_ended_at"), ("spans", "failure")),
     *(("logs", "tool"), ("spans", "provider"), ("logs", "provider")),
-    *(("sessions", "last_alive_at"), ("sessions", "paces")),
+    *(("sessions", "last_alive_at"), ("sessions", "paces"), ("gauges", "losses")),
 )
 LATER_INDEXES = ("spans_by_service", "spans_by_operation", "sessions_without_run")  # lacking, or of less
 

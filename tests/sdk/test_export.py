@@ -102,7 +102,7 @@ def test_what_ends_the_process_passes_what_waits(gate: Gate):
     assert runtime is not None
     _exit.end_open(ENDINGS["signal"], first=runtime.first())
     assert session.end_reason == "signal"
-    assert _root(session).counts() == (9, 9, 0)
+    assert _root(session).counts()[:3] == (9, 9, 0)
     gate.go_on.set()
     assert otel_sessions.flush(10).complete
     assert gate.batches[0] == ["x"]

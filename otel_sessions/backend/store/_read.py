@@ -24,6 +24,7 @@ from otel_sessions.backend.resolve import session_id
 from otel_sessions.backend.store._chunks import Chunk, ChunkReader
 from otel_sessions.backend.store._columns import read_columns
 from otel_sessions.backend.store._connection import Readers
+from otel_sessions.backend.store._losses import read_losses
 from otel_sessions.backend.store._names import NameReader
 from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._rows import ROW_COLUMNS, position_of, row_words, stored_row
@@ -83,7 +84,7 @@ class Reader:
                 tasks=self._tasks(conn, no),
                 timeline=_timeline(conn, no, key),
                 open_spans=self._open_spans(conn, no),
-                losses=_losses(conn, no, record),
+                losses=read_losses(conn, no, record),
             )
 
     def record(self, ref: str, idle_before: int) -> SessionRecord | None:
@@ -235,20 +236,6 @@ def _timeline(conn: sqlite3.Connection, no: int, key: str) -> tuple[TimelineEntr
     return tuple(
         TimelineEntry(key, root_id, at, state, detail or None) for root_id, at, state, detail in rows
     )
-
-
-def _losses(conn: sqlite3.Connection, no: int, record: SessionRecord) -> dict[str, int]:
-    """Say why spans are missing: dropped by senders, counted by them but not here, else absent parents."""
-    missing = record.missing_spans or 0
-    gauges, dropped = conn.execute(
-        "SELECT count(*), ifnull(sum(dropped), 0) FROM gauges WHERE session = ?", (no,)
-    ).fetchone()
-    losses = (
-        {"dropped": dropped, "not_received": max(0, missing - dropped)}
-        if gauges
-        else {"missing_parents": missing}
-    )
-    return {reason: spans for reason, spans in losses.items() if spans}
 
 
 def _stored_span(

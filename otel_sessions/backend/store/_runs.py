@@ -8,7 +8,9 @@ from typing import Any, Final
 from otel_sessions.backend.records import Gauge, RunRecord
 from otel_sessions.lifecycle import Phase, Run, Signal
 
-__all__ = ["RUN_COLUMNS", "gauge_of", "run_of", "run_row"]
+__all__ = ["GAUGE_COLUMNS", "RUN_COLUMNS", "gauge_of", "run_of", "run_row"]
+
+GAUGE_COLUMNS: Final = "process, seq, started, ended, dropped, losses"
 
 RUN_COLUMNS: Final = (
     "root_id, child_process, trace_id, process, phase, waiting_for, signal, outcome, end_reason,"
@@ -82,6 +84,6 @@ def run_of(row: Sequence[Any], session_key: str) -> tuple[tuple[bytes, str], Run
 
 
 def gauge_of(row: Sequence[Any], session_key: str) -> Gauge:
-    """Return the gauge of a row (process, seq, started, ended, dropped)."""
-    process, seq, started, ended, dropped = row
-    return Gauge(session_key, process, seq, started, ended, dropped)
+    """Return the gauge of a row of GAUGE_COLUMNS."""
+    process, seq, started, ended, dropped, losses = row
+    return Gauge(session_key, process, seq, started, ended, dropped, losses)

@@ -18,7 +18,7 @@ from otel_sessions.errors import BackendError, CorruptStoreError, NewerSchemaErr
 
 __all__ = ["SCHEMA_VERSION", "check", "prepare"]
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 _APPLICATION_ID: Final = 0x4F54_5353  # "OTSS", so that `file` and we know the database
 _OLDEST_SQLITE: Final = (3, 24, 0)  # upserts
 

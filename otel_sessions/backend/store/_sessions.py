@@ -26,7 +26,7 @@ from otel_sessions.backend.store._rollups import (
     update_row,
 )
 from otel_sessions.backend.store._rows import LOG_COLUMNS, SPAN_COLUMNS, log_record, span_record
-from otel_sessions.backend.store._runs import RUN_COLUMNS, gauge_of, run_of
+from otel_sessions.backend.store._runs import GAUGE_COLUMNS, RUN_COLUMNS, gauge_of, run_of
 from otel_sessions.backend.store._summary import SessionState, summary
 from otel_sessions.backend.store._tally import Tally
 
@@ -208,9 +208,7 @@ class Sessions:
         no = (session.no,)
         runs = self._conn.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE session = ?", no)
         session.runs = dict(run_of(row, session.key) for row in runs)
-        gauges = self._conn.execute(
-            "SELECT process, seq, started, ended, dropped FROM gauges WHERE session = ?", no
-        )
+        gauges = self._conn.execute(f"SELECT {GAUGE_COLUMNS} FROM gauges WHERE session = ?", no)
         session.gauges = {row[0]: gauge_of(row, session.key) for row in gauges}
         session.missing_parents = self._rows_in("missing_parents", session)
 

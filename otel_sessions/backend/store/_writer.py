@@ -26,7 +26,7 @@ from otel_sessions.backend.store._placing import Placing
 from otel_sessions.backend.store._relations import note_model_calls, note_parents
 from otel_sessions.backend.store._removal import Removal, Remover
 from otel_sessions.backend.store._rows import SPAN_COLUMNS, bounded, public_row, row_id, span_record
-from otel_sessions.backend.store._runs import RUN_COLUMNS, run_row
+from otel_sessions.backend.store._runs import GAUGE_COLUMNS, RUN_COLUMNS, run_row
 from otel_sessions.backend.store._sessions import Sessions
 from otel_sessions.backend.store._summary import SessionState
 from otel_sessions.backend.store._upkeep import due, give_back
@@ -39,8 +39,9 @@ _INSERT_BODY = "INSERT INTO bodies VALUES (?, ?)"
 _SAVE_RUN = f"INSERT OR REPLACE INTO runs (session, {RUN_COLUMNS}) VALUES ({','.join('?' * 24)})"
 _SAVE_ENTRY = "INSERT OR IGNORE INTO timeline VALUES (?, ?, ?, ?, ?)"
 _SAVE_GAUGE = (
-    "INSERT INTO gauges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (session, process) DO UPDATE SET"
-    " (seq, started, ended, dropped) = (excluded.seq, excluded.started, excluded.ended, excluded.dropped)"
+    f"INSERT INTO gauges (session, {GAUGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (session, process) DO UPDATE SET (seq, started, ended, dropped, losses) ="
+    " (excluded.seq, excluded.started, excluded.ended, excluded.dropped, excluded.losses)"
 )
 _SAVE_BASE = (
     "INSERT INTO process_bases VALUES (?, ?)"
@@ -218,7 +219,7 @@ class Writer:
             told = gauge if known is None else gauge.joined(known)
             if told != known:
                 session.gauges[gauge.process] = told
-                values = (told.process, told.seq, told.started, told.ended, told.dropped)
+                values = (told.process, told.seq, told.started, told.ended, told.dropped, told.losses)
                 execute(self._conn, _SAVE_GAUGE, (session.no, *values))
         for entry in timeline:
             values = (entry.at, entry.root_id, entry.state, entry.detail or "")

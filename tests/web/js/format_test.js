@@ -183,7 +183,7 @@ Deno.test("only a session that is heard grows", () => {
 
 Deno.test("completeness is claimed only where it is known", () => {
   const words = (/** @type {Record<string, unknown>} */ fields, losses = {}) => {
-    const { look, word, note } = completeness(session(fields), losses);
+    const { look, word, note } = completeness(session(fields), losses, () => NOW);
     return [look, word, note];
   };
   assert.deepEqual(words({}), ["complete", "Complete", "4 of 4 spans"]);
@@ -200,6 +200,31 @@ Deno.test("completeness is claimed only where it is known", () => {
     "queue full: 1",
   ]);
   assert.deepEqual(words({ missing_spans: 3 }), ["missing", "3 spans missing", "reason unknown"]);
+  assert.deepEqual(words({ missing_spans: 3, state: "lost" }, { process_died: 3 }), [
+    "missing",
+    "At least 3 spans missing",
+    "unknown, the process died: 3",
+  ]);
+});
+
+Deno.test("what nobody gave up is on its way for a while, not missing", () => {
+  const words = (/** @type {number} */ silence, losses = {}) => {
+    const last = String(NOW * 1e6 - silence * 1e9);
+    const s = session({ missing_spans: 3, state: "ended", last_seen_at: last });
+    const { look, word, note } = completeness(s, losses, () => NOW);
+    return [look, word, note];
+  };
+  assert.deepEqual(words(2, { not_received: 3 }), ["so-far", "3 spans on the way", "4 here"]);
+  assert.deepEqual(words(20, { not_received: 3 }), [
+    "missing",
+    "3 spans missing",
+    "sent by nobody so far, or lost on the way: 3",
+  ]);
+  assert.deepEqual(words(2, { not_received: 1, queue_full: 2 }), [
+    "missing",
+    "2 spans missing",
+    "queue full: 2",
+  ]);
 });
 
 Deno.test("control characters and marks that turn text are made visible", () => {

@@ -271,13 +271,37 @@ export function tokens(s) {
   return (s.input_tokens ?? 0) + (s.output_tokens ?? 0);
 }
 
+/** Nanoseconds of silence after an end, in which what its counts tell of may still be on its way. */
+const SETTLED = 10e9;
+
+/** What is said of a reason whose name does not say it. */
+const REASONS = /** @type {Record<string, string>} */ ({
+  process_died: "unknown, the process died",
+  not_received: "sent by nobody so far, or lost on the way",
+  missing_parents: "named as parents",
+  dropped: "given up by the sender",
+});
+
+/**
+ * How many of the missing spans may still come: those that nobody gave up, soon after the end.
+ *
+ * @param {Session} s
+ * @param {Record<string, number>} losses
+ * @param {() => number} now - the server's time in ms, asked only where it matters
+ */
+function onTheirWay(s, losses, now) {
+  const open = s.state === "ended" ? losses.not_received ?? 0 : 0;
+  return open && now() * 1e6 - Number(s.last_seen_at) < SETTLED ? open : 0;
+}
+
 /**
  * Whether all spans are here, in words.
  *
  * @param {Session} s
  * @param {Record<string, number>} losses
+ * @param {() => number} now - the server's time in ms
  */
-export function completeness(s, losses) {
+export function completeness(s, losses, now = Date.now) {
   if (s.missing_spans === null) {
     return { look: "untold", word: "Completeness unknown", note: `${count(s.spans)} spans here` };
   }
@@ -295,12 +319,22 @@ export function completeness(s, losses) {
   if (s.missing_spans === 0) {
     return { look: "so-far", word: "None missing so far", note: `${count(s.spans)} spans` };
   }
+  const coming = onTheirWay(s, losses, now);
+  const missing = s.missing_spans - coming;
+  if (missing <= 0) {
+    return { look: "so-far", word: `${plural(coming, "span")} on the way`, note: `${count(s.spans)} here` };
+  }
   const why = Object.entries(losses)
-    .filter(([, n]) => n > 0)
-    .map(([reason, n]) => `${reason.replaceAll("_", " ")}: ${count(n)}`)
+    .filter(([reason, n]) => n > 0 && !(coming && reason === "not_received"))
+    .map(([reason, n]) => `${REASONS[reason] ?? reason.replaceAll("_", " ")}: ${count(n)}`)
     .join(", ");
-  const word = `${count(s.missing_spans)} ${s.missing_spans === 1 ? "span" : "spans"} missing`;
-  return { look: "missing", word, note: why || "reason unknown" };
+  // What ended after the last sign of life is in nobody's count.
+  const least = s.state === "lost" || s.state === "stale" ? "At least " : "";
+  return {
+    look: "missing",
+    word: `${least}${plural(missing, "span")} missing`,
+    note: why || "reason unknown",
+  };
 }
 
 /** Singular or plural. @param {number} n @param {string} word */

@@ -228,7 +228,7 @@ function lasting(opened, s) {
 
 /** @param {{ session: SessionDetail, lasting: number }} props */
 function Head({ session: s, lasting }) {
-  const whole = completeness(s, s.losses);
+  const whole = completeness(s, s.losses, () => now.value);
   const n = tokens(s);
   const given = s.session_id ?? s.id;
   const title = sessionTitle(s);
