@@ -50,12 +50,13 @@ _NAMES: Final = (
     *("secret_access_key", "client_secret", "app_secret", "webhook_secret", "private_key", "signing_key"),
     *("encryption_key", "access_token", "refresh_token", "auth_token", "bearer_token", "session_token"),
     *("security_token", "api_token", "bot_token", "mysql_pwd", "db_pwd"),
+    *("private_token", "vault_token", "oauth_token", "csrf_token", "xsrf_token"),
 )
 _HEADERS: Final = ("authorization", "cookie")
 
 
 def _any_of(names: Iterable[str]) -> str:
-    return "|".join(name.replace("_", "[_-]?") for name in sorted(names, key=len, reverse=True))
+    return "|".join(name.replace("_", "[ _-]?") for name in sorted(names, key=len, reverse=True))
 
 
 SECRET_NAMES: Final = f"(?i)(?:{_any_of((*_NAMES, *_HEADERS))})"
@@ -96,11 +97,14 @@ _STANDS_FOR: Final = re.compile(
     r"""[*x.•_-]+ | <.*> | \$.* | %.* | [^{]*\{\{?[\w .-]*\}?\}.* | (?:your|my|the)[_-].* | os\.environ.*
     | process\.env.* | \[(?:redacted|filtered|masked|removed).*
     | (?:~|\.\.?)/.* | /(?:app|etc|home|mnt|opt|private|root|run|srv|tmp|usr|Users|var)/.* | [A-Za-z]:\\.*
+    | :[a-z]+:.*
     | .*\.(?:pem|key|crt|json|ya?ml|toml|txt|env|py|[jt]s)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_.]+")  # api_key="OPENAI_API_KEY"
 _QUERY: Final = re.compile(r"[?&][\w.-]*=")
 _SHELL: Final = re.compile(r"[A-Z0-9_]+=")
+_EXPRESSION: Final = re.compile(r"[A-Za-z_][\w.]*[(\[].*|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+[)\],;]*")
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 
 
@@ -110,7 +114,7 @@ def _is_value(_before: str, secret: str) -> bool:
         secret.lower() not in _NO_SECRETS
         and _STANDS_FOR.fullmatch(secret) is None
         and _MARKER.fullmatch(secret) is None
-        and _SECRET_NAME.fullmatch(secret) is None  # api_key="OPENAI_API_KEY"
+        and (_IDENTIFIER.fullmatch(secret) is None or _SECRET_NAME.fullmatch(secret) is None)
     )
 
 
@@ -120,7 +124,13 @@ def _is_bare_value(before: str, secret: str) -> bool:
         return False
     if _QUERY.fullmatch(before) or _SHELL.fullmatch(before):
         return True
-    return not secret.replace("_", "").isalpha() and _DOTTED.fullmatch(secret) is None
+    word = secret.rstrip(".!?:*…")
+    return not word.replace("_", "").isalpha() and _DOTTED.fullmatch(word) is None
+
+
+def _is_variable_value(before: str, secret: str) -> bool:
+    """Tell what is given to a variable of the environment from an expression of some program."""
+    return _is_value(before, secret) and _EXPRESSION.fullmatch(secret) is None
 
 
 def _is_option_value(_before: str, secret: str) -> bool:
@@ -160,12 +170,19 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
     yield Pattern("assignment", rf"{named}\\+[\"']{_ASSIGNED}{once}", source, _is_value)
     deeper = r"\\\\+\"(?P<secret>[^\"\\\s]{4,})\\"
     yield Pattern("assignment", rf"{named}\\+[\"']{_ASSIGNED}{deeper}", source, _is_value)
-    bare = rf"(?P<secret>{_UNQUOTED}{{6,}})(?:[\s\"'\\,;&)}}\]]|$)"
+    bare = rf"(?P<secret>{_UNQUOTED}{{6,}})(?:[\s\"'\\,;&)}}\]`]|$)"
+    gives = r"[\"'*]*\s*(?::=|=>|[:=]|\b(?:is|was)\b:?)[\s*]*`*"  # with the marks of Markdown
+    yield Pattern("assignment", rf"[?&/:]?[A-Za-z0-9_.-]*{named}{gives}{bare}", source, _is_bare_value)
+    shell = f"(?:{names.upper()})="
     yield Pattern(
         "assignment",
-        rf"[?&/:]?[A-Za-z0-9_.-]*{named}[\"']?{_ASSIGNED.removesuffix(_LISTED)}\s*{bare}",
-        source,
-        _is_bare_value,
+        rf"\b[A-Z0-9_]*{shell}(?P<secret>[^\s\"'`\\]{{4,}})",
+        "environ(7)",
+        _is_variable_value,
+    )
+    statement = r"\s+(?:by\s+)?'(?P<secret>[^'\s]{4,})'"
+    yield Pattern(
+        "assignment", rf"(?i:\bpassword|\buser\s+\S+\s+identified){statement}", "SQL, CREATE USER", _is_value
     )
 
 

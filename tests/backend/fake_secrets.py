@@ -151,6 +151,13 @@ IN_CONTEXT = (
     Secret("assignment", _VALUE, "$ tool --verbose --api-key ", " --dry-run"),
     Secret("assignment", _VALUE, "$ tool --token '", "' --dry-run"),
     Secret("assignment", some(ALNUM, 24) + "==", '{"auths": {"example.com": {"auth": "', '"}}}'),
+    Secret("assignment", "rest-of-my-password", "password = '", "'"),
+    Secret("assignment", "p@ss(w;ord&1", "export DB_PASSWORD=", "\n"),
+    Secret("assignment", "hunter2", "**Password:** `", "`"),
+    Secret("assignment", "hunter2", "- *API key*: ", "\n- next"),
+    Secret("assignment", "hunter2", "The password is ", ", keep it"),
+    Secret("assignment", "correcthorse", "ALTER USER me WITH PASSWORD '", "';"),
+    Secret("assignment", "correcthorse", "create user me identified by '", "'"),
     Secret("assignment", "pässwörd1", '{"password": "', '"}'),
 )  # fmt: skip
 """Secrets that are known by what stands around them."""
