@@ -277,7 +277,9 @@ def test_what_waits_in_the_spool_is_told_and_the_probe_adds_nothing_to_it(doctor
     subprocess.run(command, env=_environment(tmp_path, environ), capture_output=True, timeout=60, check=True)
     files = sorted(path for path in (tmp_path / "spool").rglob("*") if path.is_file())
     said = doctor(**environ)
-    assert "1 spans wait" in said["waiting"]["seen"], said.findings
+    assert said["waiting"]["seen"].startswith(f"1 span waiting for {endpoint}/v1/traces since "), (
+        said.findings
+    )
     assert said["waiting"]["fix"] == f"otel-sessions spool send --address {endpoint}/v1/traces"
     assert sorted(path for path in (tmp_path / "spool").rglob("*") if path.is_file()) == files
 

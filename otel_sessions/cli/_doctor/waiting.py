@@ -7,6 +7,7 @@ from typing import Final
 
 from otel_sessions.cli._doctor.facts import SpoolFacts, Waiting
 from otel_sessions.cli._doctor.findings import Finding, ok, problem, unknown, warning
+from otel_sessions.cli._drawing import duration
 
 __all__ = ["check_spool", "check_waiting"]
 
@@ -64,8 +65,8 @@ def check_waiting(spool: SpoolFacts, addresses: Collection[str]) -> list[Finding
         found.append(
             warning(
                 "waiting",
-                f"{sum(it.items for it in others)} spans and events wait, and "
-                f"{sum(it.rejected for it in others)} were refused, for {len(others)} other addresses",
+                f"for {len(others)} other addresses: {sum(it.items for it in others)} spans and events "
+                f"waiting, {sum(it.rejected for it in others)} refused",
                 "otel-sessions spool list",
             )
         )
@@ -73,29 +74,30 @@ def check_waiting(spool: SpoolFacts, addresses: Collection[str]) -> list[Finding
 
 
 def _of(waiting: Waiting) -> Iterator[Finding]:
-    what = "life cycle events" if waiting.address.endswith("/v1/logs") else "spans"
     only = f"--address {waiting.address}"
-    since = f"for {waiting.age / 3600:.1f} h" if waiting.age >= 3600 else f"for {waiting.age:.0f} s"  # noqa: PLR2004 - an hour
+    there = _counted(waiting.items, waiting)
     if waiting.items and waiting.of_living and waiting.age < _FRESH:
-        yield ok(
-            "waiting", f"{waiting.items} {what} of a running program are on their way to {waiting.address}"
-        )
+        yield ok("waiting", f"{there} of a running program on the way to {waiting.address}")
     elif waiting.items:
+        since = duration(round(waiting.age * 1e9))
         yield warning(
             "waiting",
-            f"{waiting.items} {what} wait {since} for {waiting.address}",
+            f"{there} waiting for {waiting.address} since {since}",
             f"otel-sessions spool send {only}",
         )
     if waiting.rejected:
         why = f": {waiting.reasons[0]}" if waiting.reasons else ""
+        refused = _counted(waiting.rejected, waiting)
         yield problem(
             "waiting",
-            f"{waiting.address} refused {waiting.rejected} {what} for good, which are set aside{why}",
+            f"{waiting.address} refused {refused} for good, set aside here{why}",
             f"otel-sessions spool send --rejected {only}",
         )
     if waiting.damaged:
-        yield warning(
-            "waiting",
-            f"{waiting.damaged} files for {waiting.address} are damaged",
-            "otel-sessions spool list",
-        )
+        said = f"damaged files for {waiting.address}: {waiting.damaged}"
+        yield warning("waiting", said, "otel-sessions spool list")
+
+
+def _counted(number: int, waiting: Waiting) -> str:
+    what = "life cycle event" if waiting.address.endswith("/v1/logs") else "span"
+    return f"{number} {what}{'' if number == 1 else 's'}"
