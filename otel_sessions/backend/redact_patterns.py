@@ -63,12 +63,14 @@ SECRET_NAMES: Final = f"(?i)(?:{_any_of((*_NAMES, *_HEADERS))})"
 """How an attribute's name ends whose whole value is a secret."""
 
 _SECRET_NAME: Final = re.compile(f"(?:.*[^a-z])?{SECRET_NAMES[4:]}", re.IGNORECASE | re.DOTALL)
+_NAME_END: Final = 64  # letters; more than twice the longest of these names
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def is_secret_name(name: str) -> bool:
     """Tell whether an attribute is named as a secret, as is `http.request.header.authorization`."""
-    return any(map(_SECRET_NAME.fullmatch, (name, _CAMEL.sub("_", name))))
+    end = name[-_NAME_END:]
+    return any(map(_SECRET_NAME.fullmatch, (end, _CAMEL.sub("_", end))))
 
 
 # --- checks ----------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def _is_value(_before: str, secret: str) -> bool:
         secret.lower() not in _NO_SECRETS
         and _STANDS_FOR.fullmatch(secret) is None
         and _MARKER.fullmatch(secret) is None
-        and (_IDENTIFIER.fullmatch(secret) is None or _SECRET_NAME.fullmatch(secret) is None)
+        and (_IDENTIFIER.fullmatch(secret) is None or _SECRET_NAME.fullmatch(secret[-_NAME_END:]) is None)
     )
 
 
