@@ -256,7 +256,8 @@ def model_call(
 
 def _known(conventional: Mapping[str, Any], attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the attributes that have a value; the caller's win."""
-    return attribute_values(conventional) | attribute_values({} if attributes is None else attributes)
+    given = {} if attributes is None else attribute_values(attributes)
+    return attribute_values(conventional) | given if conventional else given
 
 
 def _said(name: Any) -> str:
