@@ -42,7 +42,7 @@ from otel_sessions.backend.records import (
 )
 from otel_sessions.backend.vocabulary import emitter_of
 
-__all__ = ["MAX_ITEMS", "DecodeError", "ExportRequest", "decode", "parse"]
+__all__ = ["MAX_ITEMS", "DecodeError", "ExportRequest", "count_items", "decode", "parse"]
 
 ExportRequest = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
 
@@ -69,7 +69,7 @@ def decode(signal: Signal, encoding: Encoding, body: bytes, received_at: int) ->
     valid id is rejected alone: `Request.rejected` counts such, and the rest is kept.
     """
     message = parse(signal, encoding, body)
-    if _count_items(message) > MAX_ITEMS:
+    if count_items(message) > MAX_ITEMS:
         raise DecodeError(
             f"the request holds more than {MAX_ITEMS} resources, scopes and records: send less at once"
         )
@@ -91,7 +91,7 @@ def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
         raise DecodeError(f"the body is no {kind.__name__} in {encoding.value}: {error}") from error
 
 
-def _count_items(message: ExportRequest) -> int:
+def count_items(message: ExportRequest) -> int:
     """Count resources, scopes and records (for metrics, the metrics), without a look into any record."""
     if isinstance(message, ExportTraceServiceRequest):
         scopes = [group.scope_spans for group in message.resource_spans]

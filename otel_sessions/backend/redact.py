@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 
-from otel_sessions.backend.decode import DecodeError, parse
+from otel_sessions.backend.decode import MAX_ITEMS, DecodeError, count_items, parse
 from otel_sessions.backend.json_values import loads
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact_patterns import (
@@ -194,6 +194,8 @@ class _Cleaning:
             message = parse(signal, Encoding.PROTOBUF, body)
         except DecodeError:
             return Redacted(body, {})  # it will be refused
+        if count_items(message) > MAX_ITEMS:
+            return Redacted(body, {})  # this too, and to look at each of them would take minutes
         self._message(message, 0)
         return Redacted(message.SerializeToString(), self._counts) if self._counts else Redacted(body, {})
 

@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from recorded import bodies_of, every_recording, samples
 from telemetry import any_value, key_values, log, logs, span, traces
 
-from otel_sessions.backend.decode import decode
+from otel_sessions.backend.decode import DecodeError, decode
 from otel_sessions.backend.otlp_json import span_json
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact import Redactor
@@ -101,6 +101,14 @@ def test_what_can_not_be_read_is_left_to_be_refused(encoding: Encoding) -> None:
     """No secret of it is stored, for nothing of it is."""
     body = KEY.text.encode() + b'\xff{"'
     assert REDACTOR.redact(Signal.TRACES, encoding, body).body is body
+
+
+def test_more_than_is_taken_is_not_looked_at() -> None:
+    """A request of nothings, two bytes each: it is refused, and nobody waits for that."""
+    body = traces([span(1, name=KEY.text)]).SerializeToString() + b"\x0a\x00" * 5_000_000
+    assert REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body).body is body
+    with pytest.raises(DecodeError):
+        decode(Signal.TRACES, Encoding.PROTOBUF, body, 1)
 
 
 # --- with one -------------------------------------------------------------------------------------------------
