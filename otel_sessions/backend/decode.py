@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError as WireError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
@@ -52,6 +52,7 @@ _MESSAGES: Final[Mapping[Signal, type[ExportRequest]]] = {
     Signal.METRICS: ExportMetricsServiceRequest,
 }
 _DIGEST_BYTES: Final = 16
+_UID: Final = "log.record.uid"  # by the conventions, records with the same one are duplicates
 MAX_ITEMS: Final = 2**17
 """Most resources, scopes and records in one request. An empty one takes two bytes, almost none of them when
 compressed, and some hundred bytes as a record; and ordinals have to fit 24 bits in the store.
@@ -77,7 +78,7 @@ def decode(signal: Signal, encoding: Encoding, body: bytes, received_at: int) ->
         return _traces(message, encoding, body, received_at)
     if isinstance(message, ExportLogsServiceRequest):
         return _logs(message, encoding, body, received_at)
-    return Request(signal, encoding, body, received_at, metrics=_count_points(message), keep=False)
+    return _metrics(message, encoding, body, received_at)
 
 
 def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
@@ -209,7 +210,9 @@ def _digests(
 ) -> Iterator[bytes]:
     """Yield what tells each log record from any other; a repeated request gives the same again.
 
-    Records that are equal within one request were sent twice on purpose: the second is another one.
+    Records that are equal within one request were sent twice on purpose, as far as OTLP can tell: the second
+    is another one (clocks of milliseconds, as in JavaScript, give one time to a whole loop). Only those that
+    bear a name of their own are the same one, of which a Collector merged two deliveries.
     """
     origin = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in (resource.SerializeToString(deterministic=True), scope.SerializeToString(deterministic=True)):
@@ -219,19 +222,41 @@ def _digests(
         state.update(log.SerializeToString(deterministic=True))
         digest = state.digest()
         seen[digest] += 1
-        if seen[digest] > 1:
+        if seen[digest] > 1 and not _is_named(log):
             state.update(seen[digest].to_bytes(8, "big"))
             digest = state.digest()
         yield digest
 
 
-def _count_points(message: ExportMetricsServiceRequest) -> dict[str, int]:
-    """Count the data points of each metric; the points themselves are not stored."""
-    points: Counter[str] = Counter()
+def _is_named(log: LogMessage) -> bool:
+    """Tell whether a log record bears a name that no other has: by the conventions, or by our own events."""
+    keys = {attribute.key for attribute in log.attributes}
+    return _UID in keys or {semconv.PROCESS_ID, semconv.SEQ} <= keys
+
+
+def _metrics(
+    message: ExportMetricsServiceRequest, encoding: Encoding, body: bytes, received_at: int
+) -> Request:
+    """Count the data points of each metric and session; the points themselves are not stored."""
+    names: Counter[str] = Counter()
+    sessions: Counter[str] = Counter()
     for resource_metrics in message.resource_metrics:
+        of_resource = _session_in(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
             for metric in scope_metrics.metrics:
                 kind = metric.WhichOneof("data")
-                if kind is not None:
-                    points[metric.name] += len(getattr(metric, kind).data_points)
-    return dict(points)
+                if kind is None:
+                    continue
+                points = getattr(metric, kind).data_points
+                names[metric.name] += len(points)
+                sessions.update(_session_in(point.attributes) or of_resource for point in points)
+    del sessions[""]
+    return Request(
+        Signal.METRICS, encoding, body, received_at, metrics=names, metric_sessions=sessions, keep=False
+    )
+
+
+def _session_in(attributes: Iterable[KeyValue]) -> str:
+    """Return the `session.id` among attributes; "" where there is none."""
+    found = (one.value.string_value for one in attributes if one.key == semconv.SESSION_ID)
+    return next(found, "")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -47,7 +47,12 @@ BEHIND_FROM: Final = 5_000_000_000
 GATHER_TURNS: Final = 4
 """Turns of the event loop before a commit: what a request takes that has arrived, about 40 us without any."""
 
-METRIC_NAMES: Final = 1_000
+MOST_APART: Final = 1_000
+"""Names of metrics, and sessions, whose data points are counted apart."""
+
+OTHERS: Final = "(other)"
+"""What those beyond are counted under."""
+
 STOPPING: Final = "the backend is stopping"
 
 T = TypeVar("T")
@@ -101,7 +106,8 @@ class IngestStats:
     waiting_requests: int
     waiting_bytes: int
     room_bytes: int  # what may wait
-    metrics_seen: dict[str, int]
+    metrics_seen: dict[str, int]  # data points by name of the metric
+    metric_sessions: dict[str, int]  # data points by session.id, of those that bear one
     redacted: dict[str, int]  # secrets by kind, in what is stored; empty where redaction is off
     pruned_sessions: int = 0  # by retention
     pruned_spans: int = 0
@@ -135,7 +141,9 @@ class _Counters:
     refused: int = 0
     commits: int = 0
     failed_commits: int = 0
+    metric_points: int = 0
     metrics: dict[str, int] = field(default_factory=dict[str, int])
+    metric_sessions: dict[str, int] = field(default_factory=dict[str, int])
     redacted: dict[str, int] = field(default_factory=dict[str, int])
 
     def add(self, request: Request) -> None:
@@ -145,9 +153,9 @@ class _Counters:
         self.rejected += request.rejected
         for kind, count in request.redacted.items():
             self.redacted[kind] += count
-        for name, points in request.metrics.items():
-            if name in self.metrics or len(self.metrics) < METRIC_NAMES:
-                self.metrics[name] = self.metrics.get(name, 0) + points
+        self.metric_points += sum(request.metrics.values())
+        _add_bounded(self.metrics, request.metrics)
+        _add_bounded(self.metric_sessions, request.metric_sessions)
 
 
 class Ingest:
@@ -269,7 +277,7 @@ class Ingest:
             requests=counters.requests,
             spans=counters.spans,
             logs=counters.logs,
-            metric_points=sum(counters.metrics.values()),
+            metric_points=counters.metric_points,
             rejected=counters.rejected,
             refused=counters.refused,
             commits=counters.commits,
@@ -278,6 +286,7 @@ class Ingest:
             waiting_bytes=self._queue.held,
             room_bytes=self._queue.limit,
             metrics_seen=dict(counters.metrics),
+            metric_sessions=dict(counters.metric_sessions),
             redacted=dict(counters.redacted),
             pruned_sessions=self.counts.sessions_pruned,
             pruned_spans=self.counts.spans_pruned,
@@ -469,6 +478,12 @@ class Ingest:
         if self._faults.is_for_good(request.body, error):
             return error
         return _not_stored(str(error), full=isinstance(error, FullDiskError))
+
+
+def _add_bounded(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, count in more.items():
+        key = name if name in counts or len(counts) < MOST_APART else OTHERS
+        counts[key] = counts.get(key, 0) + count
 
 
 def _unknown(session_key: str) -> Sequence[RunRecord]:

@@ -235,6 +235,7 @@ class Request:
     logs: tuple[LogRecord, ...] = ()
     events: tuple[RunEvent, ...] = ()
     metrics: Mapping[str, int] = field(default_factory=dict[str, int])  # data points by metric name
+    metric_sessions: Mapping[str, int] = field(default_factory=dict[str, int])  # the same by session.id
     rejected: int = 0  # spans, records or points that can't be stored (no valid id); the rest is kept
     message: str = ""  # why, for partial_success
     keep: bool = True

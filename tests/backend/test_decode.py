@@ -364,6 +364,23 @@ def test_a_log_of_its_own_time_or_else_the_observers() -> None:
     assert decoded_log(one).time == 0
 
 
+@pytest.mark.parametrize(
+    ("attributes", "digests"),
+    [
+        ({}, 2),
+        ({"log.record.uid": "01K"}, 1),
+        ({"otel_sessions.process.id": "p", "otel_sessions.seq": 7}, 1),
+        ({"otel_sessions.process.id": "p"}, 2),
+    ],
+)
+def test_a_log_with_a_name_of_its_own_is_one_however_often_it_is_in_a_request(
+    attributes: dict[str, Any], digests: int
+) -> None:
+    """A Collector may merge two deliveries into one request; two equal logs without a name may be two."""
+    twice = decoded(logs([log("said", body="x", attributes=attributes)] * 2))
+    assert len({one.digest for one in twice.logs}) == digests
+
+
 def test_the_same_log_sent_again_has_the_same_digest() -> None:
     """A repeated request gives the same digests; equal records within one request are different logs."""
     message = logs([log("tick", 1), log("tick", 1), log("tick", 2)])

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_sessions import semconv
 from otel_sessions.backend.decode import DecodeError
 from otel_sessions.backend.faults import ATTEMPTS
-from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
+from otel_sessions.backend.ingest import MOST_APART, BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Signal
 from otel_sessions.backend.weight import MAX_VALUES
@@ -295,6 +295,31 @@ def test_metrics_are_counted_and_not_stored() -> None:
             await ingest.accept(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString())
             assert ingest.stats().metrics_seen == {"tokens": 3}
         assert store.appended == []
+
+    run(scenario)
+
+
+def test_metrics_are_counted_by_session_and_within_bounds() -> None:
+    """The point's own session wins over its resource's; what is beyond the bounds is counted together."""
+
+    async def scenario() -> None:
+        message = ExportMetricsServiceRequest()
+        resource = message.resource_metrics.add()
+        resource.resource.attributes.add(key="session.id").value.string_value = "of resource"
+        metrics = resource.scope_metrics.add().metrics
+        points = metrics.add(name="tokens").sum.data_points
+        points.add(as_int=1)
+        points.add(as_int=2).attributes.add(key="session.id").value.string_value = "own"
+        for number in range(MOST_APART + 9):
+            metrics.add(name=f"metric {number}").gauge.data_points.add(as_int=1)
+        async with ingesting(MemoryStore()) as ingest:
+            for _ in range(2):
+                await ingest.accept(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString())
+            stats = ingest.stats()
+        assert stats.metric_sessions == {"own": 2, "of resource": 2 * (MOST_APART + 10)}
+        assert len(stats.metrics_seen) == MOST_APART + 1
+        assert stats.metrics_seen["(other)"] == 20
+        assert stats.metric_points == 2 * (MOST_APART + 11)
 
     run(scenario)
 

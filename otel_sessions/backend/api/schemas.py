@@ -469,6 +469,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         stream=_counts("the live view"),
         metrics_seen=_counts("data points by name of the metric; they are not stored"),
+        metric_sessions=_counts("data points by session.id, of those that bear one; they are not stored"),
         redacted=_counts("secrets replaced in what was stored, by kind; empty where redaction is off"),
     ),
     "Problem": {

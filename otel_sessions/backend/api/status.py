@@ -125,11 +125,10 @@ def _emitter_json(emitter: Emitter, sent: EmitterCounts) -> JsonObject:
 def _counters(services: Services) -> JsonObject:
     """Collect what is counted in memory; in the event loop, where it is counted."""
     ingest = dataclasses.asdict(services.ingest.stats())
-    metrics_seen, redacted = ingest.pop("metrics_seen"), ingest.pop("redacted")
+    apart = {name: ingest.pop(name) for name in ("metrics_seen", "metric_sessions", "redacted")}
     return {
         "ingest": ingest,
         "receivers": {name: tally.by_word() for name, tally in services.receivers.items()},
         "stream": dataclasses.asdict(services.live.stats()),
-        "metrics_seen": metrics_seen,
-        "redacted": redacted,
+        **apart,
     }
