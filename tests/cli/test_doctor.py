@@ -277,7 +277,7 @@ def test_what_waits_in_the_spool_is_told_and_the_probe_adds_nothing_to_it(doctor
     subprocess.run(command, env=_environment(tmp_path, environ), capture_output=True, timeout=60, check=True)
     files = sorted(path for path in (tmp_path / "spool").rglob("*") if path.is_file())
     said = doctor(**environ)
-    assert said["waiting"]["seen"].startswith(f"1 span waiting for {endpoint}/v1/traces since "), (
+    assert said["waiting"]["seen"].startswith(f"1 span waiting for {endpoint}/v1/traces, the oldest for "), (
         said.findings
     )
     assert said["waiting"]["fix"] == f"otel-sessions spool send --address {endpoint}/v1/traces"

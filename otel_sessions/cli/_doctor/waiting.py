@@ -79,10 +79,10 @@ def _of(waiting: Waiting) -> Iterator[Finding]:
     if waiting.items and waiting.of_living and waiting.age < _FRESH:
         yield ok("waiting", f"{there} of a running program on the way to {waiting.address}")
     elif waiting.items:
-        since = duration(round(waiting.age * 1e9))
+        oldest = duration(round(waiting.age * 1e9))
         yield warning(
             "waiting",
-            f"{there} waiting for {waiting.address} since {since}",
+            f"{there} waiting for {waiting.address}, the oldest for {oldest}",
             f"otel-sessions spool send {only}",
         )
     if waiting.rejected:
