@@ -1,7 +1,7 @@
 """The write path: decoded, folded, committed together with whatever came meanwhile, then acknowledged.
 
-One writer. Its batch is what gathered during the last commit and what the sockets hold by then, without any
-timer: alone, a request is committed at once; under load, many share one. What waits is bounded in bytes. An
+One writer. Its batch is what gathered during the last commit, and of a few senders what they send right after
+it: alone, a request is committed at once; under load, many share one. What waits is bounded in bytes. An
 `accept` returns only when its request is durable, and fails with an error that the sender may act on:
 `DecodeError` (never send this again), `BackPressureError` and `NotStoredError` (send it again later).
 """
@@ -44,8 +44,14 @@ AWAY_FROM: Final = 2_000_000_000
 BEHIND_FROM: Final = 5_000_000_000
 """ns that a request waits for its commit from which on the writer is said to be behind."""
 
-GATHER_TURNS: Final = 4
-"""Turns of the event loop before a commit: what a request takes that has arrived, about 40 us without any."""
+SHARED_BY: Final = 8
+"""Requests that share a commit from which on it is hardly cheaper for each."""
+
+PATIENCE: Final = 0.25
+"""The part of the last commit's time that the next one waits for those who shared it, or came meanwhile."""
+
+PATIENCE_SECONDS = 0.02
+"""The most that it waits, however slow the disk."""
 
 MOST_APART: Final = 1_000
 """Names of metrics, and sessions, whose data points are counted apart."""
@@ -179,6 +185,8 @@ class Ingest:
         self._waiting: list[_Waiting] = []
         self._batch: list[_Waiting] = []
         self._errands: list[_Errand] = []
+        self._company = 0  # how many requests may be waited for,
+        self._patience = 0.0  # and for how long, in seconds
         self._work = asyncio.Event()
         self._counters = _Counters(redacted=dict.fromkeys(redactor.kinds if redactor else (), 0))
         self._last_tick = 0
@@ -367,15 +375,20 @@ class Ingest:
                 _finish(errand.done, None, _not_stored(STOPPING))
         await self._write([], flush=True)
 
-    @staticmethod
-    async def _gather() -> None:
-        """Let what the sockets already hold be read and decoded, so that it shares the commit.
+    async def _gather(self) -> None:
+        """Give those whose requests were just committed a moment to send their next, which share the commit.
 
-        Few connections wait for each other's commits: without this they split into those that commit and
-        those that come a moment too late, for ever.
+        Without this, a few senders split into those that commit and those that come a moment too late, for
+        ever: each commit is small, and costs each of them more. Nobody who sends alone is waited for.
         """
-        for _ in range(GATHER_TURNS):
-            await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience
+        while 0 < len(self._waiting) < self._company and not self._stopping:
+            self._work.clear()
+            try:
+                await asyncio.wait_for(self._work.wait(), until - loop.time())
+            except asyncio.TimeoutError:
+                return
 
     async def _write(self, batch: Sequence[_Waiting], *, flush: bool = False) -> None:
         moment = self._live.moment(self._now(), self._clock.wall(), away=self._away, flush=flush)
@@ -421,6 +434,8 @@ class Ingest:
         took = self._clock.monotonic() - began
         self._live.commit(draft, changes)
         self._counters.commits += 1
+        self._company = min(len(batch) + len(self._waiting), SHARED_BY)
+        self._patience = min(took / 1e9 * PATIENCE, PATIENCE_SECONDS)
         kept = [one.arrival.request for one in batch if one.arrival.request.keep]
         if kept or not draft.is_empty:
             self.counts.note_commit(kept, changes, took)

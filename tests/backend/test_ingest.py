@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_sessions import semconv
+from otel_sessions.backend import ingest as ingest_module
 from otel_sessions.backend.decode import DecodeError
 from otel_sessions.backend.faults import ATTEMPTS
 from otel_sessions.backend.ingest import MOST_APART, BackPressureError, Ingest, NotStoredError, Room
@@ -113,6 +114,36 @@ def test_what_gathers_during_a_commit_shares_the_next() -> None:
             await asyncio.gather(first, *rest)
             assert [len(batch) for batch in store.appended] == [1, 40]
             assert stored_names(store) == ["first", *map(str, range(40))]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("senders", [1, 2])
+def test_who_shared_a_commit_is_waited_for_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, senders: int
+) -> None:
+    """Two that take turns would else never share one; who sends alone has no reason to wait."""
+    monkeypatch.setattr(ingest_module, "PATIENCE_SECONDS", 20)
+
+    async def scenario() -> None:
+        time, store = HandClock(), GatedStore()
+        ingest = Ingest(store, Live("boot", idle_after=SECOND), time.clock())  # type: ignore[arg-type]
+        await ingest.start()
+        store.gate.clear()
+        first = [asyncio.create_task(accept(ingest, traces())) for _ in range(senders)]
+        await until(store.entered.is_set)
+        time.sleep(400)
+        store.gate.set()
+        await asyncio.gather(*first)
+        again = asyncio.create_task(accept(ingest, traces()))
+        for _ in range(100):  # turns of the loop
+            await asyncio.sleep(0)
+        if senders > 1:
+            assert ingest.stats().waiting_requests == 1
+            await asyncio.wait_for(accept(ingest, traces()), 10)
+        await asyncio.wait_for(again, 10)
+        await ingest.stop()
+        assert [len(batch) for batch in store.appended] == [senders, senders]
 
     run(scenario)
 
