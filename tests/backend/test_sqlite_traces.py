@@ -61,6 +61,20 @@ def test_what_is_asked_by_service_costs_the_same_at_any_size(store: SqliteStore,
     assert _steps(store, read) < 1.3 * few + 20
 
 
+def test_calls_of_many_services_are_counted_as_far_as_there_is_time(store: SqliteStore) -> None:
+    """What is left out is said."""
+    parents = [span(no, trace=no.to_bytes(16, "big")) for no in (1, 2)]
+    store.append([decoded(traces(parents, given={"service.name": "agent"}))])
+    for no, service in ((1, "tools"), (2, "gateway")):
+        child = span(no + 10, no, at=5, trace=no.to_bytes(16, "big"))
+        store.append([decoded(traces([child], given={"service.name": service}))])
+    whole = store._traces.calls(BEGAN, BEGAN + 60 * SECOND)
+    assert (whole.counts, whole.complete) == ({("agent", "tools"): 1, ("agent", "gateway"): 1}, True)
+    clock = iter([0.0, 1.0, 2.0, 9.0])
+    part = store._traces.calls(BEGAN, BEGAN + 60 * SECOND, lambda: next(clock))
+    assert (len(part.counts), part.complete) == (1, False)
+
+
 def _steps(store: SqliteStore, read: Callable[[SqliteStore], object]) -> int:
     """Return how many steps of ten instructions a read takes."""
     steps = 0

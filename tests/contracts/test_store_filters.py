@@ -31,8 +31,9 @@ TEXTS = (
     'say "hi"',
     "Ελλάδα",
     "x",
+    "a\0x",  # what SQLite takes for the end of a text in JSON
 )
-WORDS = st.sampled_from(["plan", "grüsse", "旅行", "京", "%", "_", "ελλάδα", '"hi"', "a", "s-1", "gpt"])
+WORDS = st.sampled_from(["plan", "grüsse", "旅行", "京", "%", "_", "ελλάδα", '"hi"', "a", "x", "s-1", "gpt"])
 
 
 def ids(sessions: tuple[SessionRecord, ...]) -> list[str]:

@@ -175,7 +175,9 @@ def _ended_at(view: Shown, runs: list[RunRecord]) -> int | None:
 
 
 def _listed(firsts: dict[str, int], most: int = LISTED) -> tuple[str, ...]:
-    return tuple(sorted(firsts, key=lambda name: (firsts[name], name))[:most])
+    """Return names by when they were first told; SQLite takes a NUL for the end of a text in JSON."""
+    names = sorted(firsts, key=lambda name: (firsts[name], name))[:most]
+    return tuple(name.replace("\0", "\N{REPLACEMENT CHARACTER}") for name in names)
 
 
 def _known(tally: Tally, value: str, known: str) -> int | None:
