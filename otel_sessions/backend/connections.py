@@ -86,18 +86,24 @@ class Connections:
         self._watched[transport] = watched
         if len(self._watched) > self._most:
             idle = [one for one in self._watched.values() if not one.busy and one is not watched]
-            min(idle, key=lambda one: one.since, default=watched).close()
+            self._cut(min(idle, key=lambda one: one.since, default=watched))
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
         """Forget a connection that is closed."""
         self._watched.pop(transport, None)
+
+    def _cut(self, watched: _Watched) -> None:
+        """Cut a connection and forget it at once: when many come in one go, as many have to leave."""
+        if watched.transport is not None:
+            self.remove(watched.transport)
+            watched.transport.abort()
 
     def _look_after(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for watched in list(self._watched.values()):
             if watched.is_over(now):
-                watched.close()
+                self._cut(watched)
         self._look = loop.call_later(LOOK_SECONDS, self._look_after)
 
 
@@ -107,7 +113,7 @@ class _Watched(asyncio.Protocol):
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner = inner
         self._connections = connections
-        self._transport: asyncio.BaseTransport | None = None
+        self.transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._request: web.Request | None = None
         self._ended = False  # by the other side
@@ -141,15 +147,9 @@ class _Watched(asyncio.Protocol):
             return True
         return now - self.since > IDLE_SECONDS
 
-    def close(self) -> None:
-        """Cut the connection: whoever has it does not read, or has not written for long."""
-        transport = cast("asyncio.Transport | None", self._transport)
-        if transport is not None:
-            transport.abort()
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Watch from here on."""
-        self._transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self._inner.connection_made(transport)
         self._connections.add(transport, self)
 
@@ -169,11 +169,11 @@ class _Watched(asyncio.Protocol):
         """Close the connection of who ended its side, unless an answer to what it sent is being made."""
         request = self._request
         waits = request is not None and request.method == hdrs.METH_POST and request.content.is_eof()
-        if self._transport is not None and not waits:
-            self._transport.close()
+        if self.transport is not None and not waits:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Watch no more."""
-        if self._transport is not None:
-            self._connections.remove(self._transport)
+        if self.transport is not None:
+            self._connections.remove(self.transport)
         self._inner.connection_lost(exc)

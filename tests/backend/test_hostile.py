@@ -1,6 +1,6 @@
 """Nothing that is sent can hurt the backend: a real process, while an honest sender goes on beside it.
 
-More rounds of the fuzzing: FUZZ_ROUNDS=100000 FUZZ_SEED=7.
+More rounds of the fuzzing: FUZZ_ROUNDS=100000 FUZZ_SEED=7 in the environment.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ else:
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
 MIB = 1 << 20
-ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "10000"))
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "2000"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 MEDIA = {Encoding.PROTOBUF: "application/x-protobuf", Encoding.JSON: "application/json"}
 SERVICE = "/opentelemetry.proto.collector.{}.v1.{}Service/Export"
@@ -259,7 +259,7 @@ async def fuzz_grpc(channel: grpc.aio.Channel, chance: random.Random, seed: Seed
 
 
 @pytest.mark.timeout(600)
-def test_ten_thousand_broken_requests_break_nothing(start_backend: Callable[..., BackendProcess]) -> None:
+def test_broken_requests_break_nothing(start_backend: Callable[..., BackendProcess]) -> None:
     """Whatever is in them, they are stored or the sender's fault; memory stays flat, and no traceback is left."""
     backend = start_backend()
     chance = random.Random(SEED)  # noqa: S311 - to be drawn again, not to be secret
@@ -298,8 +298,7 @@ def test_ten_thousand_broken_requests_break_nothing(start_backend: Callable[...,
 def zeros(coding: str) -> bytes:
     """Compress 10 GiB of zeros into about 10 MiB of gzip or deflate, fewer of zstd."""
     if coding == "zstd":
-        squeezer = zstd.ZstdCompressor()
-        return b"".join([squeezer.compress(bytes(64 * MIB)) for _ in range(160)]) + squeezer.flush()
+        return zstd.compress(bytes(1024 * MIB), 1) * 10
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = squeezer.compress(bytes(64 * MIB)) + squeezer.flush(zlib.Z_FULL_FLUSH)  # stands for itself
     head = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" if coding == "gzip" else b"\x78\x9c"
@@ -345,7 +344,7 @@ def test_many_bombs_at_once_cost_what_two_do(backend: BackendProcess) -> None:
                 with pytest.raises(grpc.aio.AioRpcError):
                     await call(bomb, timeout=60)
 
-            await asyncio.gather(*(one_over_http() for _ in range(40)), *(one_over_grpc() for _ in range(40)))
+            await asyncio.gather(*(one_over_http() for _ in range(20)), *(one_over_grpc() for _ in range(20)))
 
     with unharmed(backend, rise=320 * MIB):
         asyncio.run(throw())
@@ -447,18 +446,18 @@ def test_a_thousand_connections_at_once_are_served(backend: BackendProcess, acti
                 assert one.recv(4096).startswith(b"HTTP/1.1 200")
 
 
-def test_connections_beyond_the_limit_cost_those_that_are_idle_for_the_longest(
-    start_backend: Callable[..., BackendProcess],
-) -> None:
+class SmallBackend(BackendProcess):
+    """A backend that may open 1,024 files, of which it gives 384 to connections over HTTP."""
+
+    def command(self) -> list[str]:
+        return ["/bin/sh", "-c", 'ulimit -n 1024; exec "$@"', "sh", *super().command()]
+
+
+def test_connections_beyond_the_limit_cost_those_that_are_idle_for_the_longest(tmp_path: Path) -> None:
     """Nobody locks others out by opening connections and keeping them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))  # of which the backend keeps 384 for HTTP
-    try:
-        backend = start_backend()
-    finally:
-        with contextlib.suppress(ValueError, PermissionError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with contextlib.ExitStack() as stack, unharmed(backend):
+    backend = SmallBackend(tmp_path).start()
+    with contextlib.ExitStack() as after, contextlib.ExitStack() as stack, unharmed(backend):
+        after.callback(backend.kill)
         crowd = [stack.enter_context(connected(backend)) for _ in range(600)]
         crowd[0].settimeout(10)
         with contextlib.suppress(ConnectionResetError):
@@ -517,7 +516,7 @@ def test_heads_that_no_client_sends_are_refused(backend: BackendProcess, head: b
     """With an answer or a closed door, and never a fault of ours."""
     with unharmed(backend):
         for _ in range(20):
-            with connected(backend) as one, contextlib.suppress(ConnectionError):
+            with connected(backend) as one, contextlib.suppress(OSError):
                 one.sendall(HEAD + head + b"\r\n")
                 one.shutdown(socket.SHUT_WR)
                 told = one.recv(4096)

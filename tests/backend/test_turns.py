@@ -24,10 +24,10 @@ async def never() -> bytes:
     raise AssertionError
 
 
-async def take(turns: Turns, message: Callable[[], Awaitable[bytes]]) -> bytes:
+async def take(turns: Turns, message: Callable[[], Awaitable[bytes]], peer: str = "peer") -> bytes:
     """Read one message in a turn."""
-    async with turns.turn():
-        return await turns.read(message())  # type: ignore[arg-type]
+    async with turns.turn(peer):
+        return await turns.read(message(), peer)  # type: ignore[arg-type]
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -96,7 +96,7 @@ def test_the_newest_that_waits_comes_first() -> None:
             return b""
 
         async def waiting(name: str) -> None:
-            async with turns.turn():
+            async with turns.turn(name):
                 order.append(name)
 
         holding = asyncio.create_task(take(turns, first))
@@ -110,13 +110,50 @@ def test_the_newest_that_waits_comes_first() -> None:
     run(scenario)
 
 
+def test_a_connection_that_has_brought_a_message_comes_before_those_that_have_not() -> None:
+    """A crowd of strangers that trickle never keeps an agent waiting that has sent all day."""
+
+    async def scenario() -> None:
+        turns = Turns(1)
+        await take(turns, lambda: sent(b"before"), "agent")
+        order: list[str] = []
+
+        async def waiting(name: str) -> None:
+            async with turns.turn(name):
+                order.append(name)
+
+        async with turns.turn("holder"):
+            tasks = [asyncio.create_task(waiting(name)) for name in ("agent", "stranger", "another")]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        assert order == ["agent", "another", "stranger"]
+
+    run(scenario)
+
+
+def test_a_crowd_that_trickles_is_pushed_out_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as somebody waits, whoever has had its time has to go."""
+    monkeypatch.setattr(module, "SAFE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        turns = Turns(2)
+        crowd = [asyncio.create_task(take(turns, never)) for _ in range(10)]
+        while sum(one.done() for one in crowd) < 8:
+            await asyncio.wait([one for one in crowd if not one.done()], return_when=asyncio.FIRST_COMPLETED)
+        assert all(isinstance(one.exception(), StalledError) for one in crowd if one.done())
+        for one in crowd:
+            one.cancel()
+
+    run(scenario)
+
+
 def test_a_sender_that_goes_while_it_waits_takes_no_turn_with_it() -> None:
     """Nor one that goes in the very moment in which its turn comes."""
 
     async def scenario() -> None:
         turns = Turns(1)
         for at_the_moment in (False, True):
-            async with turns.turn():
+            async with turns.turn("holder"):
                 gone = asyncio.create_task(take(turns, lambda: sent(b"gone")))
                 await asyncio.sleep(0)
                 if not at_the_moment:

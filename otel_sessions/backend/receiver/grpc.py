@@ -124,8 +124,9 @@ class _GrpcReceiver:
         return _NO_RIGHT if right is Right.READ else None
 
     async def _accept(self, context: _Context, signal: Signal) -> Request:
-        async with self._turns.turn():
-            message = await self._turns.read(_message_of(context))
+        peer = context.peer()
+        async with self._turns.turn(peer):
+            message = await self._turns.read(_message_of(context), peer)
             self._read.take(len(message))
         try:
             body = await self._inflated(message)

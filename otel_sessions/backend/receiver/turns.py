@@ -1,8 +1,8 @@
 """Who may send a gRPC message now: few at a time, for its size is known only when it is here.
 
 Until its turn has come, a call holds what fits HTTP/2's window. A turn that lasts is taken away when others
-wait, so that senders that trickle never keep out those that don't; and of those that wait the newest comes
-first, since the oldest is the nearest to giving up.
+wait, so that senders that trickle never keep out those that don't. Of those that wait, the connections come
+first that have brought a message before; then the newest, since the oldest is the nearest to giving up.
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ SAFE_SECONDS: Final = 2.0
 READ_SECONDS: Final = 60.0
 """How long it may take at all; exporters give up after ten (OTEL_EXPORTER_OTLP_TIMEOUT)."""
 
+_SOON: Final = 0.01  # between two that are pushed out
+
 WAIT_SECONDS: Final = 5.0
 """How long a call waits for its turn before it is told to come back."""
 
 MOST_WAITING: Final = 4096
+MOST_KNOWN: Final = 4096
+
+_CROWDED: Final = "too many messages are being sent at once; send it again later"
 
 
 class Turns:
@@ -37,19 +42,21 @@ class Turns:
 
     def __init__(self, most: int = MOST_TURNS) -> None:
         self._free = most
-        self._waiting: list[asyncio.Future[None]] = []  # the newest at the end
+        self._waiting: dict[asyncio.Future[None], str] = {}  # by connection; the newest at the end
         self._reading: dict[asyncio.Task[bytes], float] = {}  # since when; the oldest first
+        self._known: dict[str, None] = {}  # connections that have brought a message; the latest at the end
+        self._push: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Wait for a turn, and hold it in the block. Raises BackPressureError."""
-        await self._enter()
+    async def turn(self, peer: str) -> AsyncGenerator[None]:
+        """Wait for a turn for a connection, and hold it in the block. Raises BackPressureError."""
+        await self._enter(peer)
         try:
             yield
         finally:
             self._leave()
 
-    async def read(self, message: Coroutine[Any, Any, bytes]) -> bytes:
+    async def read(self, message: Coroutine[Any, Any, bytes], peer: str) -> bytes:
         """Read a message within a turn. Raises what reading it raises, and StalledError."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(message)
@@ -58,53 +65,64 @@ class Turns:
             await asyncio.wait({task}, timeout=READ_SECONDS)
             if not task.done() or task.cancelled():
                 raise StalledError("the message came too slowly while others waited; send it again")
+            self._know(peer)
             return task.result()
         finally:
             del self._reading[task]
             task.cancel()
 
-    async def _enter(self) -> None:
+    async def _enter(self, peer: str) -> None:
         if self._free:
             self._free -= 1
             return
         if len(self._waiting) >= MOST_WAITING:
-            raise BackPressureError("too many messages are being sent at once; send it again later")
-        loop = asyncio.get_running_loop()
-        mine = loop.create_future()
-        self._waiting.append(mine)
-        push = loop.call_later(self._until_pushed(loop.time()), self._push)
+            raise BackPressureError(_CROWDED)
+        mine = asyncio.get_running_loop().create_future()
+        self._waiting[mine] = peer
+        self._arm()
         try:
             await asyncio.wait_for(mine, WAIT_SECONDS)
         except asyncio.TimeoutError as error:
-            raise BackPressureError(
-                "too many messages are being sent at once; send it again later"
-            ) from error
+            raise BackPressureError(_CROWDED) from error
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled():
                 self._leave()  # the turn came in the moment in which the sender went
             raise
         finally:
-            push.cancel()
-            if mine in self._waiting:
-                self._waiting.remove(mine)
+            self._waiting.pop(mine, None)
 
     def _leave(self) -> None:
         while self._waiting:
-            next_one = self._waiting.pop()
-            if not next_one.done():
-                next_one.set_result(None)
+            newest = reversed(self._waiting)
+            known = (one for one in newest if self._waiting[one] in self._known)
+            chosen = next(known, None) or next(reversed(self._waiting))
+            del self._waiting[chosen]
+            if not chosen.done():
+                chosen.set_result(None)
                 return
         self._free += 1
 
-    def _until_pushed(self, now: float) -> float:
-        oldest = next(iter(self._reading.values()), now)
-        return max(0.0, oldest + SAFE_SECONDS - now)
+    def _know(self, peer: str) -> None:
+        self._known.pop(peer, None)
+        self._known[peer] = None
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
-    def _push(self) -> None:
-        """Take the turn of whoever has read for the longest, once that is long enough."""
+    def _arm(self) -> None:
+        """See to it that the oldest reader is looked at when its time is over."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        if self._push is None:
+            oldest = next(iter(self._reading.values()), loop.time())
+            self._push = loop.call_at(max(oldest + SAFE_SECONDS, loop.time() + _SOON), self._push_out)
+
+    def _push_out(self) -> None:
+        """Take the turn of whoever has read for the longest, once that is long enough, while others wait."""
+        self._push = None
+        if not self._waiting:
+            return
+        now = asyncio.get_running_loop().time()
         for task, since in self._reading.items():
             if now - since >= SAFE_SECONDS and not task.done():
                 task.cancel()
-                return
+                break
+        self._arm()
