@@ -29,7 +29,7 @@ from otel_sessions.backend.store._names import NameReader
 from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._rows import ROW_COLUMNS, position_of, row_words, stored_row
 from otel_sessions.backend.store._runs import RUN_COLUMNS, run_of
-from otel_sessions.backend.store._tasks import TASK_COLUMNS, tasks_of
+from otel_sessions.backend.store._tasks import TASK_COLUMNS, folded, task_record
 from otel_sessions.backend.store.base import RowColumns, StoredLog, StoredSpan
 
 __all__ = ["Reader"]
@@ -114,9 +114,10 @@ class Reader:
             f"SELECT {TASK_COLUMNS} FROM spans WHERE session = ? AND task IS NOT NULL"
             " ORDER BY start, span_id",
             (no,),
-        ).fetchall()
-        words = self.names.words(conn, (number for row in rows for number in row[:4]))
-        return tasks_of(rows, words)
+        )
+        tasks = folded(rows)
+        words = self.names.words(conn, (number for task in tasks for number in task.numbers()))
+        return tuple(task_record(task, words) for task in tasks)
 
     def _open_spans(self, conn: sqlite3.Connection, no: int) -> tuple[OpenSpan, ...]:
         rows = conn.execute(

@@ -1,13 +1,17 @@
-"""Tasks of a session, folded from the index rows of the spans that bear their ids; pure."""
+"""Tasks of a session, folded from the index rows of the spans that bear their ids; pure.
+
+A row is read and let go: a session may have two hundred thousand that bear the id of a task, and few tasks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_sessions.backend.records import CATEGORIES, TaskRecord
 
-__all__ = ["TASK_COLUMNS", "tasks_of"]
+__all__ = ["TASK_COLUMNS", "Folded", "folded", "task_record"]
 
 TASK_COLUMNS: Final = (
     "task, task_name, task_parent, task_state, category, start, start + duration, trace_id, span_id"
@@ -15,36 +19,59 @@ TASK_COLUMNS: Final = (
 _TASK: Final = CATEGORIES.index("task")
 
 
-def tasks_of(rows: Sequence[Sequence[Any]], words: Mapping[int | None, str | None]) -> tuple[TaskRecord, ...]:
-    """Return the tasks of rows of TASK_COLUMNS, which are in the order of their starts."""
-    by_task: dict[int, list[Sequence[Any]]] = {}
+@dataclass(slots=True)
+class Folded:
+    """One task while its rows go by, in the order of their starts; words are numbers."""
+
+    id: int
+    first: Sequence[Any]
+    own: Sequence[Any] | None = None  # the task's own span, the last of them
+    spans: int = 0
+    end: int | None = 0  # of the span that ended last; None where one is open
+    name: int | None = None  # the first that is told
+    parent: int | None = None
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Add one row of TASK_COLUMNS."""
+        _, name, parent, _, category, _, end, _, _ = row
+        self.spans += 1
+        self.end = None if self.end is None or end is None else max(self.end, end)
+        self.name = name if self.name is None else self.name
+        self.parent = parent if self.parent is None else self.parent
+        if category == _TASK:
+            self.own = row
+
+    def numbers(self) -> Iterator[int | None]:
+        """Return the numbers of all its words."""
+        yield from (self.id, self.name, self.parent)
+        if self.own is not None:
+            yield from self.own[1:4]
+
+
+def folded(rows: Iterable[Sequence[Any]]) -> list[Folded]:
+    """Fold rows of TASK_COLUMNS, in the order of their starts, into their tasks, in the order of theirs."""
+    tasks: dict[int, Folded] = {}
     for row in rows:
-        by_task.setdefault(row[0], []).append(row)
-    return tuple(_task(words[task] or "", rows, words) for task, rows in by_task.items())
+        task = tasks.get(row[0])
+        if task is None:
+            task = tasks[row[0]] = Folded(row[0], row)
+        task.add(row)
+    return list(tasks.values())
 
 
-def _task(task_id: str, rows: list[Sequence[Any]], words: Mapping[int | None, str | None]) -> TaskRecord:
-    """Fold one task: its own span knows best, the spans inside it tell where there is none."""
-    own = next((row for row in reversed(rows) if row[4] == _TASK), None)
-    ends = [row[6] for row in rows]
-    end = own[6] if own is not None else None if None in ends else max(ends)
+def task_record(task: Folded, words: Mapping[int | None, str | None]) -> TaskRecord:
+    """Return a task: its own span knows best, the spans inside it tell where there is none."""
+    own = task.own
+    name = task.name if own is None or own[1] is None else own[1]
+    parent = task.parent if own is None or own[2] is None else own[2]
     return TaskRecord(
-        id=task_id,
-        name=_first(rows, 1, own, words),
-        parent_id=_first(rows, 2, own, words),
+        id=words[task.id] or "",
+        name=words[name],
+        parent_id=words[parent],
         state=None if own is None else words[own[3]],
-        started_at=rows[0][5] if own is None else own[5],
-        ended_at=end,
-        spans=len(rows),
-        trace_id=(own or rows[0])[7],
+        started_at=task.first[5] if own is None else own[5],
+        ended_at=task.end if own is None else own[6],
+        spans=task.spans,
+        trace_id=(own or task.first)[7],
         span_id=None if own is None else own[8],
     )
-
-
-def _first(
-    rows: list[Sequence[Any]], column: int, own: Sequence[Any] | None, words: Mapping[int | None, str | None]
-) -> str | None:
-    told = own[column] if own is not None and own[column] is not None else None
-    return words[
-        told if told is not None else next((row[column] for row in rows if row[column] is not None), None)
-    ]
