@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from endings import Ending, documented_table
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ def test_a(documented):
 """
 
 
+@pytest.mark.slow
 def test_a_row_that_is_not_true_or_not_looked_at_fails(tmp_path: Path):
     """The mark alone proves nothing; nor does a row pass that says something else than what was seen."""
     looks = "documented.holds([Root()])"

@@ -100,13 +100,18 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
     run = _number(baggage.get_baggage(semconv.BAGGAGE_RUN, context), _SPAN_ID)
     run_trace = _number(baggage.get_baggage(semconv.BAGGAGE_TRACE, context), _TRACE_ID)
     parent = trace.get_current_span(context)
-    if not isinstance(session_id, str) or not session_id or ledgers.find(session_id) is not None:
-        return  # the last is one of our own, put there for child processes
-    root = Root(session_id, Options(name="", id=session_id))
-    above = parent.get_span_context()
-    if run_trace:
-        above = trace.SpanContext(run_trace, above.span_id, is_remote=True, trace_flags=above.trace_flags)
-    root.attend(runtime.liveness_for(root.options), above, run)
+    if not isinstance(session_id, str) or not session_id:
+        return
+    known = ledgers.find(session_id)
+    root = None if known is None else next((run for run in known.runs if run.child), None)
+    if known is not None and root is None:
+        return  # one of our own, put there for child processes
+    if root is None:  # else we were forked, in a thread where it was not current
+        root = Root(session_id, Options(name="", id=session_id))
+        above = parent.get_span_context()
+        if run_trace:
+            above = trace.SpanContext(run_trace, above.span_id, is_remote=True, trace_flags=above.trace_flags)
+        root.attend(runtime.liveness_for(root.options), above, run)
     runtime.carry(continued(root, parent), Place(root, root.options.stamp(session_id)))
 
 

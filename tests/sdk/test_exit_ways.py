@@ -21,6 +21,7 @@ from span_collector import Collector
 
 from otel_sessions import semconv
 
+pytestmark = pytest.mark.slow  # together; what everybody meets is in test_exit.py too
 Run = Callable[..., Ended]
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -299,7 +300,6 @@ LATE_INIT = "the same where `init()` came first in a request: uvicorn's handler 
 UNSAID = "what was open, what ended in the last 0.2 s"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "init_first",
     [
@@ -327,7 +327,6 @@ def test_uvicorn_stops_in_its_own_way(
     documented.holds(collector.spans())
 
 
-@pytest.mark.slow
 @ending("Servers", "a gunicorn worker is told to stop; a session that no request ended", "process_exit", None)
 def test_a_gunicorn_worker_stops_in_its_own_way(collector: Collector, documented: Ending, tmp_path: Path):
     """Its handlers end the worker by an exit of Python's, which leaves time for the end."""

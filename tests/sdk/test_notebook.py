@@ -182,6 +182,39 @@ def test_an_interrupt_of_the_kernel_ends_no_session(
     documented.holds(collector.spans())
 
 
+def test_a_notebook_in_the_manner_of_agentops_has_no_orphan(notebook: Notebook, collector: Collector):
+    """Init, work, end, start, start again, end, init again, decorators, await: 12 of 13 spans had no root there."""
+    for cell in (
+        INIT + "\n@otel_sessions.step\ndef op():\n    pass",
+        "op()",
+        "assert otel_sessions.end_session('ok')",
+        "op()",
+        "otel_sessions.start_session('first', tags=['a'])",
+        "op()",
+        "otel_sessions.start_session('second', tags=['b'])\nop()",
+        "assert otel_sessions.end_session('error')",
+        "otel_sessions.init(auto_session=True)\nop()",
+        "@otel_sessions.session('decorated')\ndef run():\n    op()\nrun()\nrun()",
+        "import asyncio\nawait asyncio.sleep(0)\nop()",
+    ):
+        assert "Error" not in notebook.run(cell)
+    notebook.manager.shutdown_kernel()
+    found = roots(collector, 6)
+    assert [(root.name.removeprefix("session "), root.end_reason, root.outcome) for root in found] == [
+        ("notebook", "completed", "ok"),
+        ("first", "superseded", None),
+        ("second", "completed", "error"),
+        ("session", "process_exit", None),
+        ("decorated", "completed", "ok"),
+        ("decorated", "completed", "ok"),
+    ]
+    steps = collector.spans("op")
+    outside = [span for span in steps if span.session_id is None]
+    assert (len(steps), len(outside)) == (8, 1)
+    ids = {span.span_id for span in collector.spans()}
+    assert [span for span in steps if span not in outside and span.parent_id not in ids] == []
+
+
 @ending("Notebooks", "the kernel is restarted", "process_exit", None)
 def test_a_restart_of_the_kernel_ends_what_was_open(
     notebook: Notebook, collector: Collector, documented: Ending

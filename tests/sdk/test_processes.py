@@ -13,6 +13,7 @@ from span_collector import Collector
 
 from otel_sessions import semconv
 
+pytestmark = pytest.mark.slow  # together; the most usual children are in test_exit.py and test_carry.py too
 Run = Callable[..., Ended]
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -20,7 +21,7 @@ UNSAID = "what was open, what ended in the last 0.2 s"
 """What a process takes along that ends without a word."""
 
 PRELUDE = """
-import concurrent.futures, multiprocessing, os, random, signal, subprocess, sys, time
+import concurrent.futures, multiprocessing, os, random, signal, subprocess, sys, threading, time
 import otel_sessions
 
 def work(number=0, sent=False):
@@ -179,7 +180,6 @@ POOLS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("pool", POOLS)
 def test_children_of_multiprocessing_lose_nothing(
@@ -205,6 +205,36 @@ if __name__ == '__main__':
     )
     assert (ended.code, ended.err) == (0, "")
     _family(collector, 3)
+
+
+def test_a_child_forked_in_a_thread_without_session_takes_it_from_the_environment(
+    run_program: Run, collector: Collector
+):
+    """As pools fork their later workers; the program itself never takes up what it carries to others."""
+    ended = run_program(
+        PRELUDE
+        + """
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        try:
+            assert otel_sessions.current_session() is None
+            work(sent=True)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+with begin() as session, otel_sessions.tool('around'):
+    os.environ.update(otel_sessions.child_env())
+    assert otel_sessions.init().session is None
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+""",
+        collector.env,
+    )
+    assert (ended.code, ended.err) == (0, "")
+    _family(collector, 1)
 
 
 def test_workers_that_are_recycled_by_fork_tell_of_each_session_once(run_program: Run, collector: Collector):
