@@ -338,6 +338,25 @@ def test_a_sender_that_stalls_gives_its_room_back(
     with_client(scenario)
 
 
+def test_a_sender_that_trickles_gives_its_room_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never stopping is not enough: a byte now and then would hold room for ever."""
+    monkeypatch.setattr("otel_sessions.backend.receiver.http.STALLED_SECONDS", 0.3)
+
+    async def scenario(client: Client) -> None:
+        host, port = client.receiver.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF[hdrs.CONTENT_TYPE]}\r\n"
+        writer.write(head.encode() + b"Content-Length: 2000\r\n\r\n")
+        told = asyncio.create_task(reader.readuntil(b"\r\n\r\n"))
+        while not told.done():
+            writer.write(b"x")
+            await asyncio.wait({told}, timeout=0.02)
+        assert told.result().split(b" ", 2)[1] == b"503"
+        writer.close()
+
+    with_client(scenario)
+
+
 def test_a_sender_that_dies_in_mid_body_is_counted_and_leaves_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

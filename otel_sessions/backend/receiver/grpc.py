@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 
 from otel_sessions.backend.access import FORBIDDEN, Access, Right
+from otel_sessions.backend.connections import most_connections
 from otel_sessions.backend.ingest import Room
 from otel_sessions.backend.receiver.answers import Refusal, forget_bodies, refusal_for, status_of, success
 from otel_sessions.backend.receiver.inflate import BrokenBodyError, Inflating
@@ -46,6 +47,9 @@ READ_BYTES: Final = 128 * 1024 * 1024
 IDLE_MS: Final = 10 * 60 * 1000
 """How long a connection may lie idle; clients open another without a word to their user."""
 
+HANDSHAKE_MS: Final = 20 * 1000
+"""How long a connection may take to say that it speaks HTTP/2."""
+
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # else a second backend would silently share the port
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -54,6 +58,7 @@ _OPTIONS: Final = (
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_concurrent_streams", STREAMS),
     ("grpc.max_connection_idle_ms", IDLE_MS),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
 )
 _DETAILS: Final = "grpc-status-details-bin"
 
@@ -64,8 +69,11 @@ async def start(
     services: Services, address: Address, inflating: Inflating
 ) -> tuple[grpc.aio.Server, Address]:
     """Start to listen; return the server and where it listens. Raises AddressError."""
-    limit = ("grpc.max_receive_message_length", services.settings.max_body)
-    server = grpc.aio.server(options=(*_OPTIONS, limit))
+    limits = (
+        ("grpc.max_receive_message_length", services.settings.max_body),
+        ("grpc.max_allowed_incoming_connections", most_connections()),
+    )
+    server = grpc.aio.server(options=(*_OPTIONS, *limits))
     receiver = _GrpcReceiver(services, inflating)
     server.add_generic_rpc_handlers(
         [
