@@ -323,7 +323,7 @@ class Ingest:
     def _read(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
         """Take out the secrets, then decode; in the loop or in a thread."""
         if is_too_dense(encoding, body):
-            raise DecodeError(f"the request holds more than {MAX_VALUES} values: send less at once")
+            raise DecodeError(f"the request holds more than {MAX_VALUES[encoding]} values: send less at once")
         if self._redactor is None:
             return decode(signal, encoding, body, received_at)
         clean = self._redactor.redact(signal, encoding, body)

@@ -12,8 +12,10 @@ from otel_sessions.backend.records import Encoding
 
 __all__ = ["MAX_VALUES", "is_too_dense"]
 
-MAX_VALUES: Final = 2**22
-"""Small values in one request; one of 64 MiB with a short attribute in every 16 bytes has as many."""
+MAX_VALUES: Final = {Encoding.PROTOBUF: 2**22, Encoding.JSON: 2**21}
+"""Small values in one request: 64 MiB of protobuf with one in every 16 bytes have as many, or 45 MiB of JSON
+that is nothing but short attributes. Objects of JSON weigh more, take 10 µs each to read, and all else stands
+still while Python parses their text."""
 
 _TINY: Final = 12  # bytes of a field from which on it weighs in memory about what it weighs on the wire
 _MIB: Final = 2**20
@@ -30,11 +32,12 @@ _CLASSES: Final = bytes(
 
 def is_too_dense(encoding: Encoding, body: bytes) -> bool:
     """Tell whether a body holds more values than an honest one, as near as it can be told from its bytes."""
-    if len(body) < 2 * MAX_VALUES:
+    most = MAX_VALUES[encoding]
+    if len(body) < 2 * most:
         return False  # each takes two bytes at least
     if encoding is Encoding.JSON:
-        return body.count(b"{") + body.count(b"[") > MAX_VALUES or body.count(b",") > 2 * MAX_VALUES
-    return _tiny_fields(body) > MAX_VALUES
+        return body.count(b"{") + body.count(b"[") > most or body.count(b",") > 2 * most
+    return _tiny_fields(body) > most
 
 
 def _tiny_fields(body: bytes) -> int:

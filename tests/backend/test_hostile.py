@@ -325,6 +325,20 @@ def test_a_bomb_costs_no_more_than_an_honest_body(backend: BackendProcess, codin
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_bodies_of_almost_nothing_do_not_fill_the_memory(backend: BackendProcess, encoding: Encoding) -> None:
+    """Two bytes of an empty span would take a hundred and more once they are read; 64 KiB come in, compressed."""
+    nothing = (
+        b"\x0a\x00" * (32 * MIB - 8) if encoding is Encoding.PROTOBUF else b"[" + b"{}," * (21 * MIB) + b"0]"
+    )
+    headers = {"Content-Type": MEDIA[encoding], "Content-Encoding": "gzip"}
+    packed = gzip.compress(nothing, 9)
+    with unharmed(backend, rise=256 * MIB):
+        for _ in range(3):
+            status, _, told = backend.exchange("POST", "/v1/traces", packed, headers)
+            assert (status, b"values: send less at once" in told) == (400, True)
+
+
 def test_many_bombs_at_once_cost_what_two_do(backend: BackendProcess) -> None:
     """However many come, two are inflated at a time."""
     bomb = gzip.compress(bytes(65 * MIB))

@@ -221,7 +221,7 @@ def test_what_is_too_dense_is_refused_before_it_is_read() -> None:
     async def scenario() -> None:
         async with ingesting(GatedStore()) as ingest:
             with pytest.raises(DecodeError, match="more than 4194304 values"):
-                await accept(ingest, b"\x0a\x00" * (MAX_VALUES + 1))
+                await accept(ingest, b"\x0a\x00" * (MAX_VALUES[Encoding.PROTOBUF] + 1))
             assert ingest.stats().waiting_bytes == 0
 
     run(scenario)
