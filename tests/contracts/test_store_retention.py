@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +21,7 @@ from test_store_order import arrivals, as_rows, differences, gauges, shown
 from otel_sessions.backend.records import Gauge, Request, RunRecord
 from otel_sessions.backend.resolve import global_key, session_id
 from otel_sessions.backend.retention import KEEP_ALL, Retention
-from otel_sessions.backend.store import _removal
+from otel_sessions.backend.store import _removal, _unused
 from otel_sessions.backend.store.base import Pruned, SessionQuery, SpanQuery, Store
 from otel_sessions.lifecycle import Phase, Signal
 
@@ -79,6 +81,56 @@ def test_counts_equal_a_recount_whatever_is_removed_between_what_arrives(
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
+    batches=arrivals(),
+    cutoffs=st.lists(st.integers(0, 8), min_size=1, max_size=4),
+    steps=st.integers(0, 6),
+)
+def test_only_words_that_nobody_uses_go(
+    open_store: Opener, batches: list[list[Request]], cutoffs: list[int], steps: int
+) -> None:
+    """They are looked for while more arrives; every row of what stays can still be read."""
+    sent = [request for batch in batches for request in batch]
+    with TemporaryDirectory() as folder, mock.patch.multiple(_unused, _LOOKED_AT=1, _DELETED=1, _WORTH=10**6):
+        store = open_store(Path(folder))
+        for no, batch in enumerate(batches):
+            store.append(batch)
+            for _ in range(steps):
+                store.prune(ALL, cutoffs[no % len(cutoffs)] + 1, LATER)
+        store.append(sent)
+        prune(store, ALL, 1)
+        found = differences(shown(store), as_rows(reckon(sent)))
+        store.close()
+        assert_counted_right(Path(folder))
+        with closing(sqlite3.connect(Path(folder) / "sessions.db")) as conn:
+            words = {word for (word,) in conn.execute("SELECT text FROM names")}
+    assert found == {}
+    assert {span.name for request in sent for span in request.spans} <= words
+
+
+def test_the_words_and_ids_of_removed_sessions_go_with_them(open_store: Opener, tmp_path: Path) -> None:
+    """Titles, users and names are content too; what others use stays."""
+    store = open_store(tmp_path)
+    private = {"user__id": "ann@example.org", "otel_sessions__session__title": "my divorce"}
+    store.append(
+        [traces(span(1, "s-1", name="shared")), traces(span(2, "s-2", trace=2, name="shared", **private))]
+    )
+    store.append([], [run("s-1")])  # it may still live
+    prune(store, Retention(age=1))
+    assert ids(store) == {S1}
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "sessions.db")) as conn:
+        words = {word for (word,) in conn.execute("SELECT text FROM names")}
+        known = {value for (value,) in conn.execute("SELECT value FROM global_ids")}
+    assert {"shared"} <= words
+    assert not {"ann@example.org", "my divorce"} & words
+    assert "s-2" not in known
+    again = open_store(tmp_path)
+    (row,) = again.rows(S1)
+    assert row.name == "shared"
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(
     batches=arrivals() | intertwined(),
     counted=st.just([]) | gauges,
     cutoffs=st.lists(st.integers(1, 8), min_size=1, max_size=3),
@@ -134,7 +186,8 @@ def test_everything_can_go(store: Store) -> None:
 def test_a_session_that_may_still_live_is_never_removed(store: Store, living: RunRecord) -> None:
     """However old and whatever the size."""
     store.append([traces(span(1))], [living])
-    assert len(prune(store, Retention(age=1, size=1))) == 1
+    steps = prune(store, Retention(age=1, size=1))
+    assert {step.changes.gone for step in steps} == {()}
     assert ids(store) == {S1}
 
 

@@ -13,6 +13,7 @@ __all__ = ["NameReader", "NameWriter"]
 
 _REMEMBERED: Final = 50_000
 _ASKED_AT_ONCE: Final = 500
+_NEW: Final = "INSERT INTO names (text) VALUES (?)"
 
 
 class _Numbers(dict["str | None", "int | None"]):
@@ -37,6 +38,7 @@ class NameWriter:
     def __init__(self, conn: sqlite3.Connection) -> None:
         self._conn = conn
         self._words: dict[int, str] = {}
+        self._used: set[int] = set()
         self.numbers: dict[str | None, int | None] = _Numbers(self._number)
         """The number of any word, looked up or given when it is asked for; None for None."""
 
@@ -57,12 +59,18 @@ class NameWriter:
         self.numbers.clear()
         self._words.clear()
 
+    def note_used(self) -> set[int]:
+        """Return a set to which every number is added that is given out from now on."""
+        self._used = set()
+        self.numbers.clear()  # each is asked for again, and so noted
+        self.numbers[None] = None
+        return self._used
+
     def _number(self, word: str) -> int:
         row = self._conn.execute("SELECT id FROM names WHERE text = ?", (word,)).fetchone()
-        if row is not None:
-            return row[0]
-        number = self._conn.execute("INSERT INTO names (text) VALUES (?)", (word,)).lastrowid
+        number = row[0] if row else self._conn.execute(_NEW, (word,)).lastrowid
         assert number is not None  # noqa: S101 - an INSERT has a rowid
+        self._used.add(number)
         return number
 
 

@@ -16,7 +16,7 @@ from otel_sessions.backend.records import (
     TimelineEntry,
 )
 from otel_sessions.backend.resolve import told_id
-from otel_sessions.backend.retention import Retention
+from otel_sessions.backend.retention import KEEP_ALL, Retention
 from otel_sessions.backend.store._chunks import Compressor, chunk_row, lessen
 from otel_sessions.backend.store._connection import execute, transaction
 from otel_sessions.backend.store._homes import Homes
@@ -29,6 +29,7 @@ from otel_sessions.backend.store._rows import SPAN_COLUMNS, bounded, public_row,
 from otel_sessions.backend.store._runs import GAUGE_COLUMNS, RUN_COLUMNS, run_row
 from otel_sessions.backend.store._sessions import Sessions
 from otel_sessions.backend.store._summary import SessionState
+from otel_sessions.backend.store._unused import Unused
 from otel_sessions.backend.store._upkeep import due, give_back
 from otel_sessions.backend.store.base import Pruned
 
@@ -59,6 +60,7 @@ class Writer:
         self._moves = Moves(conn, self._names, self._sessions)
         self._homes = Homes(conn, self._sessions, self._moves)
         self._remover = Remover(conn, names=self._names, sessions=self._sessions)
+        self._unused = Unused(conn, self._names)
         self._compressor = Compressor()
 
     def append(
@@ -99,7 +101,7 @@ class Writer:
         return revision, next_chunk
 
     def _forget(self) -> None:
-        for part in (self._names, self._sessions, self._homes, self._remover):
+        for part in (self._names, self._sessions, self._homes, self._remover, self._unused):
             part.forget()
 
     # --- sessions that are removed -----------------------------------------------------------------------
@@ -109,7 +111,7 @@ class Writer:
         next_up = due(self._conn, retention, now, idle_before)
         nobodys = self._remover.nobodys(next_up.nobodys_before)
         if not (next_up.sessions or nobodys or self._remover.pending):
-            return Pruned(more=give_back(self._conn))
+            return Pruned(more=(retention != KEEP_ALL and self._tidy()) or give_back(self._conn))
         try:
             with transaction(self._conn):
                 revision, _ = self._begin()
@@ -121,9 +123,22 @@ class Writer:
         except BaseException:
             self._forget()
             raise
+        self._unused.note_removed(removal.spans + removal.logs)
         # What a session added to the sums over all stays there: it happened.
         changes = Changes(saved.changed, gone=tuple(removal.ids))
         return Pruned(changes, frozenset(removal.keys), removal.spans, removal.logs, more=True)
+
+    def _tidy(self) -> bool:
+        """Delete some words and ids that nobody uses any more; return whether there may be others."""
+        try:
+            with transaction(self._conn):
+                deleted = self._unused.step()
+                if deleted:
+                    self._homes.forget()  # it knows ids that are gone
+        except BaseException:
+            self._forget()
+            raise
+        return deleted is not None
 
     def _count_off(self, removal: Removal) -> None:
         self._conn.execute(
