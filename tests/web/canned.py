@@ -234,6 +234,7 @@ def a_status(**fields: Any) -> dict[str, Any]:
         "receivers": {"http": {}, "grpc": {}},
         "stream": {"watched_runs": 0, "readers": 1, "events": 0},
         "metrics_seen": {},
+        "metric_sessions": {},
         "redacted": {"api_key": 0},
         **fields,
     }

@@ -133,6 +133,7 @@ def poison(canned: CannedBackend, text: str) -> None:
         disk={"folder": text, "size": 100, "free": 1},
         receivers={text: {text: 3}},
         metrics_seen={text: 1},
+        metric_sessions={text: 1},
         redacted={text: 2},
         retention={"age": "1", "size": 1, "looked_at": None, "removed_at": None, "trouble": text},
     )

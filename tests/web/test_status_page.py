@@ -138,6 +138,23 @@ def test_long_names_fit_and_every_heading_can_be_reached(
     expect(page.get_by_text("What to do" if width > 700 else "rewrites it")).to_be_visible()
 
 
+def test_metrics_are_listed_by_name_and_by_session_and_what_is_too_much_is_counted(
+    canned: CannedBackend, open_page: Open
+) -> None:
+    """A session's id leads to it; nothing is cut in silence."""
+    canned.status = a_status(
+        metrics_seen={f"metric.{number}": 100 - number for number in range(60)},
+        metric_sessions={"s/1": 7, "(other)": 3},
+    )
+    page = open_page(canned, "/status")
+    by_name, by_session = page.locator(".points").nth(0), page.locator(".points").nth(1)
+    expect(by_name.locator("tbody tr")).to_have_count(51)
+    expect(by_name.locator("tbody tr").last).to_contain_text("and 10 more")
+    expect(by_name.locator("tbody tr").last).to_contain_text(str(sum(100 - n for n in range(50, 60))))
+    expect(by_session.get_by_role("link")).to_have_count(1)
+    expect(by_session.get_by_role("link")).to_have_attribute("href", re.compile(r"^/sessions/s%2F1"))
+
+
 def test_a_real_backend_is_shown_as_it_counts(
     start_backend: Callable[..., BackendProcess], open_page: Open
 ) -> None:

@@ -10,9 +10,12 @@ import { bytes, emitterName, isTight, losses, rate, sdkName, spark } from "./con
 import { count, duration, plural } from "./format.js";
 import { stream } from "./live.js";
 import { Ago, Count, Duration, Failure, Skeleton, Text, Unknown, useAnswer } from "./parts.js";
+import { sessionHref } from "./state.js";
 
 const REFRESH = 2000; // ms
 const POINTS = 60; // of the line of rates
+const LISTED = 50; // rows of metrics
+const OTHER = "(other)"; // how the server counts what is too much to name
 
 /** The page at /status. */
 export function StatusPage() {
@@ -389,28 +392,56 @@ function Emitters({ status }) {
 
 /** Metrics are counted, not kept. @param {{ status: Status }} props */
 function Metrics({ status }) {
-  const seen = Object.entries(status.metrics_seen ?? {}).sort((a, b) => b[1] - a[1]);
+  return html`
+    <${Points} of=${status.metrics_seen} caption="Metrics that were sent here" column="Name"
+      note="counted, not stored: send them to Prometheus too" />
+    <${Points} of=${status.metric_sessions} caption="Metrics by session" column="Session"
+      note="of those that bear a session.id" link=${sessionHref} />
+  `;
+}
+
+/**
+ * Data points by some key, most first; what is beyond the first is counted.
+ *
+ * @param {{ of?: Record<string, number>, caption: string, column: string, note: string,
+ *   link?: (id: string) => string }} props
+ */
+function Points({ of, caption, column, note, link }) {
+  const seen = Object.entries(of ?? {}).sort((a, b) => b[1] - a[1]);
   if (!seen.length) return null;
+  const shown = seen.slice(0, LISTED);
+  const rest = seen.slice(LISTED).reduce((sum, [, points]) => sum + points, 0);
   return html`
     <section class="card scroll-x">
-      <table class="plain-table">
-        <caption>Metrics that were sent here <small class="muted">counted, not stored: send them to Prometheus</small></caption>
+      <table class="plain-table points">
+        <caption>${caption} <small class="muted">${note}</small></caption>
         <thead>
           <tr>
-            <th scope="col">Name</th>
+            <th scope="col">${column}</th>
             <th scope="col" class="num">Data points</th>
           </tr>
         </thead>
-        <tbody>${seen.map(([name, points]) =>
+        <tbody>${shown.map(([key, points]) =>
           html`
             <tr>
-              <td><code><${Text} value=${name} /></code></td>
+              <td><code>${link && key !== OTHER
+                ? html`<a class="link" href=${link(key)}><${Text} value=${key} /></a>`
+                : html`<${Text} value=${key} />`}</code></td>
               <td class="num">
                 <${Count} value=${points} />
               </td>
             </tr>
           `
-        )}</tbody>
+        )}${seen.length > LISTED
+          ? html`
+            <tr>
+              <td class="muted">and ${count(seen.length - LISTED)} more</td>
+              <td class="num">
+                <${Count} value=${rest} />
+              </td>
+            </tr>
+          `
+          : null}</tbody>
       </table>
     </section>
   `;

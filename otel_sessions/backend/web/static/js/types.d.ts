@@ -381,5 +381,6 @@ export interface Status {
   receivers?: Record<string, Record<string, number>>;
   stream?: Record<string, number>;
   metrics_seen?: Record<string, number>;
+  metric_sessions?: Record<string, number>;
   redacted?: Record<string, number>;
 }
