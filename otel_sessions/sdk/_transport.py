@@ -30,6 +30,9 @@ __all__ = ["ConsoleTransport", "HttpTransport", "open_transport"]
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _UNSUPPORTED: Final = frozenset({404, 415})
 _TOO_LARGE: Final = 413
+_BAD: Final = 400
+_MESSAGE: Final = 200
+"""Characters of what a receiver says."""
 _ANSWER_LIMIT: Final = 64 * 1024
 _SUCCESS: Final = range(200, 300)
 
@@ -60,6 +63,7 @@ class HttpTransport:
         # What would be imported with the first request or its answer, when nothing guards it from forks and
         # signals: the one by requests, the other here.
         import_module("netrc")
+        import_module("google.rpc.status_pb2")
         import_module("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
 
         self._errors = requests.exceptions
@@ -165,7 +169,27 @@ def _read(response: requests.Response, content: bytes) -> Answer:
         return Answer(Verdict.UNSUPPORTED, detail)
     if status in _RETRIED:
         return Answer(Verdict.AGAIN, detail, retry_after=_retry_after(response.headers.get("retry-after")))
-    return Answer(Verdict.REFUSED, detail, too_large=status == _TOO_LARGE)
+    if said := _said(response, content):
+        detail = f"{detail}: {said}"
+    return Answer(Verdict.REFUSED, detail, too_large=status == _TOO_LARGE or _speaks_of_size(status, said))
+
+
+def _said(response: requests.Response, content: bytes) -> str:
+    """Return the message of a `google.rpc.Status`, as OTLP has a refusal explained; "" for anything else."""
+    from google.protobuf.message import DecodeError  # noqa: PLC0415 - only the sender's thread loads protobuf
+    from google.rpc.status_pb2 import Status  # noqa: PLC0415
+
+    if "protobuf" not in response.headers.get("content-type", "").lower():
+        return ""
+    try:
+        return Status.FromString(content).message[:_MESSAGE]
+    except DecodeError:
+        return ""
+
+
+def _speaks_of_size(status: int, said: str) -> bool:
+    """Tell whether a request was bad for its size alone: the Collector says "request body too large"."""
+    return status == _BAD and "too large" in said
 
 
 def _read_success(content: bytes) -> Answer:

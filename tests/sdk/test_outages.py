@@ -302,10 +302,16 @@ def test_every_answer_of_the_rules_is_in_the_table():
     ("protocol", "said"),
     [
         (HTTP, ""),
+        (HTTP, "http: request body too large"),
         (GRPC, "grpc: received message after decompression larger than max 4194304"),
         (GRPC, "a batch has more spans than we take"),
     ],
-    ids=["413", "RESOURCE_EXHAUSTED of Go's", "RESOURCE_EXHAUSTED in words of its own"],
+    ids=[
+        "413",
+        "400 of the Collector's",
+        "RESOURCE_EXHAUSTED of Go's",
+        "RESOURCE_EXHAUSTED in words of its own",
+    ],
 )
 def test_a_batch_that_is_too_large_is_cut_before_it_is_refused(protocol: str, said: str, root: Path | None):
     """All that fits alone arrives, in order, before what was taken later; what doesn't is counted."""
@@ -324,7 +330,7 @@ def test_a_batch_that_is_too_large_is_cut_before_it_is_refused(protocol: str, sa
 
     def take(body: bytes) -> Reply:
         if too_large(body):
-            return Reply(413)
+            return Reply(400, body=Status(code=3, message=said).SerializeToString()) if said else Reply(413)
         taken.append(body)
         return Reply()
 
