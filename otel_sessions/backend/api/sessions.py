@@ -89,7 +89,7 @@ class Rows:
         record = await asyncio.to_thread(services.store.record, ref)
         if record is None:
             raise no_session(ref)
-        if after is not None or record.spans <= LARGE:
+        if after or record.spans <= LARGE:
             return await _rows(services, request, record.id, after)
         async with self._large:
             if request.transport is None:  # left while it waited

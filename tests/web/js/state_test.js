@@ -36,6 +36,17 @@ Deno.test("a row that ceases to match goes, or stays marked where somebody reads
   assert.deepEqual(book.held.value, []);
 });
 
+Deno.test("the chips follow a row that changes its state, without waiting for the next reading", () => {
+  const book = new SessionBook();
+  const counts = { running: 2, waiting: 0, stale: 0, lost: 0, ended: 5, idle: 0 };
+  book.load(answer([session("a"), session("b")], { counts }), new Set());
+  book.put(session("a", { state: "ended", revision: 2 }), true);
+  assert.deepEqual(book.counts.value, { ...counts, running: 1, ended: 6 });
+  book.put(session("a", { state: "ended", revision: 2 }), true);
+  book.put(session("a", { revision: 1 }), true); // older than what is known
+  assert.deepEqual(book.counts.value, { ...counts, running: 1, ended: 6 });
+});
+
 Deno.test("any id survives the way into an address and back", () => {
   for (
     const id of ["plain", "a/b", "what?", "#1", "50%", "%2F", "two words", "😀", "a&b=c", "..", "ä\u202e"]

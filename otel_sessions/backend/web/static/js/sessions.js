@@ -91,8 +91,8 @@ async function refresh() {
   try {
     const answer = /** @type {SessionList} */ (await get(listUrl(null)));
     if (of !== loadedKey) return;
-    book.counts.value = answer.counts;
     for (const s of answer.sessions) book.put(s, isQuiet());
+    book.counts.value = answer.counts; // after the rows, whose changes it knows
   } catch (error) {
     problemFrom(error); // the stream's banner tells of a server that is away
   }

@@ -137,7 +137,9 @@ export class SessionBook {
     const row = this.rows.get(s.id);
     if (this.off.peek().has(s.id)) this.off.value = without(this.off.peek(), s.id);
     if (row) {
+      const before = row.peek().state;
       newer(row, s);
+      this.#recount(before, row.peek().state);
       return "updated";
     }
     if (!this.#belongs(s)) return "elsewhere";
@@ -149,6 +151,14 @@ export class SessionBook {
     this.rows.set(s.id, signal(s));
     this.#sort();
     return "shown";
+  }
+
+  /** A row changed its state: its chips follow at once, and the next reading tells them exactly. @param {Session["state"]} before @param {Session["state"]} after */
+  #recount(before, after) {
+    const counts = this.counts.peek();
+    if (before === after || !counts) return;
+    const moved = { [before]: Math.max(0, (counts[before] ?? 0) - 1), [after]: (counts[after] ?? 0) + 1 };
+    this.counts.value = { ...counts, ...moved };
   }
 
   /** Show what was held. */
