@@ -82,11 +82,14 @@ class Connections:
             self._look.cancel()
 
     def add(self, transport: asyncio.BaseTransport, watched: _Watched) -> None:
-        """Note a new connection; where there are too many, the one that was idle for the longest goes."""
+        """Note a new connection; where there are too many, one that is idle goes.
+
+        One that never asked for anything, if there is one, else the one that was idle for the longest.
+        """
         self._watched[transport] = watched
         if len(self._watched) > self._most:
             idle = [one for one in self._watched.values() if not one.busy and one is not watched]
-            self._cut(min(idle, key=lambda one: one.since, default=watched))
+            self._cut(min(idle, key=lambda one: (one.served, one.since), default=watched))
 
     def remove(self, transport: asyncio.BaseTransport) -> None:
         """Forget a connection that is closed."""
@@ -117,6 +120,7 @@ class _Watched(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._request: web.Request | None = None
         self._ended = False  # by the other side
+        self.served = False  # whether it ever brought a request
         self._head_since: float | None = None  # of a request that has not begun
         self.since = self._loop.time()  # of being idle
         self.pause_writing = inner.pause_writing
@@ -130,6 +134,7 @@ class _Watched(asyncio.Protocol):
     def begin(self, request: web.Request) -> None:
         """Note that a request begins."""
         self._request = request
+        self.served = True
         self._head_since = None
 
     def end(self) -> None:

@@ -125,6 +125,24 @@ def test_one_too_many_costs_the_one_that_was_idle_for_the_longest() -> None:
     run(scenario)
 
 
+def test_one_that_has_asked_before_stays_while_others_never_did() -> None:
+    """A crowd that only connects never costs an agent its connection."""
+
+    async def scenario() -> None:
+        async with serving(most=3) as connect:
+            known = await connect()
+            known[1].write(REQUEST)
+            assert await known[0].readuntil(b"\r\n\r\n") + await known[0].readexactly(2)
+            crowd = [await connect() for _ in range(20)]
+            assert await rest_of(crowd[0][0]) == b""
+            known[1].write(REQUEST)
+            assert (await known[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            for _, writer in (known, *crowd):
+                writer.close()
+
+    run(scenario)
+
+
 def test_who_sent_all_and_closed_its_side_gets_its_answer() -> None:
     """Half-closed is an honest way to say that nothing more comes; then the rest is closed."""
 

@@ -471,7 +471,7 @@ class SmallBackend(BackendProcess):
 
 @pytest.mark.parametrize("over", ["http", "grpc"])
 def test_connections_beyond_the_limit_are_closed(tmp_path: Path, over: str) -> None:
-    """Nobody locks others out by opening connections: over HTTP the one that was idle for the longest goes."""
+    """Nobody locks others out by opening connections; over HTTP it costs those that ask for nothing."""
     backend = SmallBackend(tmp_path).start()
     with contextlib.ExitStack() as after, contextlib.ExitStack() as stack, unharmed(backend):
         after.callback(backend.kill)
