@@ -140,6 +140,13 @@ class Ledgers:
             if len(self._amended) > _AMENDED:
                 self._amended.popleft().amend = None
 
+    @critical
+    def telling(self) -> dict[str, Counts]:
+        """Return the counts of each session that has an open run here, or lost a span."""
+        with self._lock:
+            known = {**self._closed, **self._open}
+            return {key: one.counts() for key, one in known.items() if one.runs or one.losses}
+
     def find(self, session_id: Any) -> Ledger | None:
         """Return the ledger of a session that has or had a run here."""
         return self._open.get(session_id) or self._closed.get(session_id)

@@ -7,13 +7,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from otel_sessions.lifecycle import ENDINGS
+from otel_sessions.losses import heard
 from otel_sessions.sdk import _exit, _guard, _provider
 from otel_sessions.sdk._guard import guard
+from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._liveness import EventStats
 from otel_sessions.sdk._options import patience
 from otel_sessions.sdk._registry import registry
+from otel_sessions.sdk._run import Counts
 
-__all__ = ["FlushResult", "Stats", "flush", "shutdown", "stats"]
+__all__ = ["FlushResult", "SessionStats", "Stats", "flush", "shutdown", "stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStats:
+    """Spans of one session in this process so far, over all its runs here, the root included.
+
+    `ended` leaves late ones out; of those that ended, `dropped` are lost, by reason (`otel_sessions.losses`).
+    """
+
+    started: int
+    ended: int
+    dropped: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +39,9 @@ class Stats:
     `dropped` are lost, by reason; after `shutdown()` `kept` ones are on disk, for a later program that sends
     there. All are 0 where a joined provider's own exporter sends. `endpoint` is where spans go, `answering`
     whether it took the last ones (None before the first try), `trouble` what it said. `events` counts the
-    life cycle events. `ignored` is what came too late to be recorded, and open spans beyond the bound that
-    are no longer looked after, by kind; `faults` are our own faults by place: none is expected.
+    life cycle events. `sessions` has the counts of each session that is open here or lost a span, by its id.
+    `ignored` is what came too late to be recorded, and open spans beyond the bound that are no longer looked
+    after, by kind; `faults` are our own faults by place: none is expected.
     """
 
     sessions_open: int = 0
@@ -38,6 +54,7 @@ class Stats:
     answering: bool | None = None
     trouble: str | None = None
     events: EventStats = field(default_factory=EventStats)
+    sessions: Mapping[str, SessionStats] = field(default_factory=dict[str, SessionStats])
     ignored: Mapping[str, int] = field(default_factory=dict[str, int])
     faults: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -82,9 +99,14 @@ def stats() -> Stats:
         answering=state.answering,
         trouble=state.trouble,
         events=runtime.liveness.stats(),
+        sessions={session: _of_session(counts) for session, counts in ledgers.telling().items()},
         ignored=_guard.ignored_so_far(),
         faults=_guard.faults(),
     )
+
+
+def _of_session(counts: Counts) -> SessionStats:
+    return SessionStats(counts.started, counts.ended, heard(counts.losses))
 
 
 def flush(timeout: float = 2.0) -> FlushResult:

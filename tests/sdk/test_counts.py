@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
 from outcomes import Ended, Recorded
@@ -362,3 +363,29 @@ def test_an_unsampled_session_still_keeps_its_time(monkeypatch: pytest.MonkeyPat
         assert session.end_reason == "timeout"
     assert otel_sessions.flush(10).complete
     assert collector.events() == []
+
+
+class _Picky(InMemorySpanExporter):
+    """Takes no span of one session."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        refused = any(span.attributes[semconv.SESSION_ID] == "refused" for span in spans)
+        return SpanExportResult.FAILURE if refused else super().export(spans)
+
+
+def test_stats_tell_of_each_session_what_became_of_its_spans(monkeypatch: pytest.MonkeyPatch):
+    """Those that are open, and those that lost a span, after their end as well; what is whole and over is no news."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
+    otel_sessions.init(
+        tracer_provider=TracerProvider(shutdown_on_exit=False), exporter=_Picky(), signals=False
+    )
+    for session_id in ("refused", "whole"):
+        with otel_sessions.session("s", id=session_id), otel_sessions.step("x"):
+            pass
+        otel_sessions.flush(10)
+    with otel_sessions.session("s", id="open"):
+        found = otel_sessions.stats().sessions
+        assert found.keys() & {"refused", "whole", "open"} == {"refused", "open"}
+        assert (found["open"].started, found["open"].ended, found["open"].dropped) == (1, 0, {})
+        assert found["refused"].ended == 2
+        assert found["refused"].dropped == {"export failed": 2}
