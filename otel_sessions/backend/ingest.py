@@ -419,6 +419,7 @@ class Ingest:
             _finish(errand.done, None if error else work.result(), error)
 
     async def _try(self, batch: Sequence[_Waiting], moment: Moment) -> BaseException | None:
+        self._company = 0
         if self._only_noted(batch, moment):
             return None
         loop = asyncio.get_running_loop()

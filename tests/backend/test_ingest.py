@@ -148,6 +148,30 @@ def test_who_shared_a_commit_is_waited_for_and_nobody_else(
     run(scenario)
 
 
+def test_a_failed_commit_leaves_nobody_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is told to come back later may stay away, or come back alone."""
+    monkeypatch.setattr(ingest_module, "PATIENCE_SECONDS", 20)
+
+    async def scenario() -> None:
+        time, store = HandClock(), GatedStore()
+        ingest = Ingest(store, Live("boot", idle_after=SECOND), time.clock())  # type: ignore[arg-type]
+        await ingest.start()
+        for fails in (False, True):
+            store.gate.clear()
+            store.entered.clear()
+            store.fails += [BackendError("the disk is gone")] * fails
+            both = [asyncio.create_task(accept(ingest, traces())) for _ in range(2)]
+            await until(store.entered.is_set)
+            time.sleep(400)
+            store.gate.set()
+            await asyncio.gather(*both, return_exceptions=True)
+        await asyncio.wait_for(accept(ingest, traces()), 10)
+        await ingest.stop()
+        assert [len(batch) for batch in store.appended] == [2, 1]
+
+    run(scenario)
+
+
 def test_a_failed_commit_is_told_to_everyone_who_waits_and_the_writer_lives_on() -> None:
     """A full disk refuses a batch; the next one is stored as if nothing had been."""
 
