@@ -57,7 +57,7 @@ async def receiving(
         middlewares.append(access_middleware(Access.of(settings), http_receiver.turned_away(services)))
     app = web.Application(middlewares=middlewares)
     app.add_routes(http_receiver.routes(services, inflating))
-    runner = web.AppRunner(app, auto_decompress=False, access_log=None)
+    runner = web.AppRunner(app, auto_decompress=False, access_log=None, lingering_time=1.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

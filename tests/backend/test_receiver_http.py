@@ -352,7 +352,8 @@ def test_a_sender_that_trickles_gives_its_room_back(monkeypatch: pytest.MonkeyPa
             writer.write(b"x")
             await asyncio.wait({told}, timeout=0.02)
         assert told.result().split(b" ", 2)[1] == b"503"
-        writer.close()
+        assert b"connection: close" in told.result().lower()
+        writer.transport.abort()
 
     with_client(scenario)
 
