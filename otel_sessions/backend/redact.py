@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,18 @@ __all__ = ["Redacted", "Redactor"]
 _IDS: Final = frozenset(
     ("trace_id", "span_id", "parent_span_id", "traceId", "spanId", "parentSpanId", "profile_id", "profileId")
 )
+_ID_BYTES: Final = (8, 16)  # what is no id is looked at: its span is rejected, but the body is kept
+_HEX: Final = re.compile(r"[0-9a-fA-F]*")
+_NUMBER: Final = re.compile(r"-?[0-9]+")
+_TEXTS: Final = frozenset(
+    (
+        *("key", "stringValue", "string_value", "name", "message", "version", "eventName", "event_name"),
+        *("severityText", "severity_text", "traceState", "trace_state", "schemaUrl", "schema_url"),
+        *("description", "unit"),
+    )
+)
+"""Where digits in quotes are a text; elsewhere they are how OTLP's JSON writes a number."""
+_COUNTS: Final = frozenset(("bucketCounts", "bucket_counts"))
 _BYTES: Final = frozenset(("bytesValue", "bytes_value"))
 _VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins the texts of JSON likewise
 _JSON_DEPTH: Final = 400
@@ -171,7 +184,7 @@ class _Cleaning:
         """Return a text without its secrets."""
         data = text.encode("utf-8", "surrogatepass")
         clean = self.data(data)
-        return text if clean is data else clean.decode("utf-8", "surrogatepass")
+        return text if clean is data else clean.decode("utf-8", "replace")
 
     def data(self, data: bytes) -> bytes:
         """Return bytes without the secrets in them; the same object where there are none."""
@@ -208,7 +221,7 @@ class _Cleaning:
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 for one in value if field.is_repeated else (value,):
                     self._message(one, depth + 1)
-            elif field.type in _CLEANERS and field.name not in _IDS:
+            elif field.type in _CLEANERS and not (field.name in _IDS and len(value) in _ID_BYTES):
                 self._scalar(message, field, value)
         self._unknown(message)
 
@@ -277,7 +290,7 @@ class _Cleaning:
         return {self.text(key): self._json_field(key, item, lists) for key, item in value.items()}
 
     def _json_field(self, key: str, item: Any, lists: int) -> Any:
-        if key in _IDS:
+        if _is_no_text(key, item):
             return item
         if key in _BYTES and (data := _bytes_of(item)) is not None:
             clean = self.data(data)
@@ -304,6 +317,15 @@ _CLEANERS: Final[Mapping[int, Callable[[_Cleaning, Any], Any]]] = {
     FieldDescriptor.TYPE_STRING: _Cleaning.text,
     FieldDescriptor.TYPE_BYTES: _Cleaning.data,
 }
+
+
+def _is_no_text(key: str, item: Any) -> bool:
+    """Tell whether a field of JSON bears an id or numbers; a pattern of a user may well find digits."""
+    if not isinstance(item, str):
+        return key in _COUNTS
+    if key in _IDS:
+        return _HEX.fullmatch(item) is not None
+    return key not in _TEXTS and _NUMBER.fullmatch(item) is not None
 
 
 def _is_filled(value: AnyValue, kind: str | None) -> bool:

@@ -207,7 +207,9 @@ def _lines_of(file: str, told: str) -> list[str]:
     try:
         return Path(file).expanduser().read_text("utf-8").splitlines() if file else []
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{told} can't be read: {error.strerror if isinstance(error, OSError) else error}.") from error
+        raise ConfigurationError(
+            f"{told} can't be read: {error.strerror if isinstance(error, OSError) else error}."
+        ) from error
 
 
 def _token(value: str, source: str) -> str | None:

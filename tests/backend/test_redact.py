@@ -23,6 +23,7 @@ from otel_sessions.backend.decode import DecodeError, decode
 from otel_sessions.backend.otlp_json import span_json
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact import Redactor
+from otel_sessions.backend.redact_own import patterns_with
 from otel_sessions.backend.redact_patterns import DEFAULTS, marker
 
 REDACTOR = Redactor(DEFAULTS)
@@ -275,6 +276,48 @@ def test_bytes_in_json_are_searched_as_what_they_are() -> None:
     clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, json_body([one]))
     expected = span(1, attributes={"a": b"\xff" + KEY.redacted.encode()})
     assert json.loads(clean.body) == json.loads(json_body([expected]))
+
+
+def test_what_stands_in_the_place_of_an_id_is_looked_at() -> None:
+    """Its span is rejected, but the body is kept for the others."""
+    one = span(1)
+    one.trace_id, one.parent_span_id = KEY.secret.encode(), KEY.secret.encode()
+    body = traces([one, span(2)]).SerializeToString()
+    assert KEY.secret.encode() not in REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body).body
+    for wrong in (KEY.secret, [KEY.secret], {"a": KEY.secret}):
+        spans = [{"traceId": wrong, "spanId": "00f067aa0ba902b7"}, span_json(span(2))]
+        in_json = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+        assert KEY.secret.encode() not in REDACTOR.redact(Signal.TRACES, Encoding.JSON, in_json).body
+
+
+def test_ids_times_and_numbers_stay_whatever_a_pattern_of_the_user_finds() -> None:
+    """Who redacts all digits, as of credit cards, still has spans."""
+    redactor = Redactor(patterns_with(["digits=[0-9a-f]{8,}"]))
+    one = span(1, 2, attributes={"a": "0123456789abcdef", "b": 1234567890123456, "c": "4242424242424242"})
+    for encoding, body in (
+        (Encoding.JSON, json_body([one])),
+        (Encoding.PROTOBUF, traces([one]).SerializeToString()),
+    ):
+        clean = redactor.redact(Signal.TRACES, encoding, body)
+        assert b"0123456789abcdef" not in clean.body
+        assert b"4242424242424242" not in clean.body
+        [stored] = decode(Signal.TRACES, encoding, clean.body, 1).spans
+        assert (stored.trace_id, stored.span_id, stored.parent_id) == (
+            one.trace_id,
+            one.span_id,
+            one.parent_span_id,
+        )
+        assert (stored.start, stored.end) == (one.start_time_unix_nano, one.end_time_unix_nano)
+
+
+def test_a_pattern_that_cuts_a_letter_in_two_leaves_text() -> None:
+    """One byte is `C` behind a backslash, for RE2."""
+    redactor = Redactor(patterns_with([r"half=x\C"]))
+    clean = redactor.redact(
+        Signal.TRACES, Encoding.PROTOBUF, traces([span(1, name="xé")]).SerializeToString()
+    )
+    [stored] = decode(Signal.TRACES, Encoding.PROTOBUF, clean.body, 1).spans
+    assert stored.name == "[redacted:half]\N{REPLACEMENT CHARACTER}"
 
 
 # --- fields of a later protocol --------------------------------------------------------------------------------

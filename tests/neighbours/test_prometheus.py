@@ -143,12 +143,13 @@ def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def provoke(url: str, number: int) -> None:
-    """Send what a healthy system does not: copies, refusals, losses; and what the demo has none of, like costs."""
+    """Send what a healthy system does not: copies, refusals, losses, secrets; and what the demo has none of, like costs."""
     usage = {"input_tokens": 9, "output_tokens": 5, "cache_read__input_tokens": 4}
     call = span(
         gen_ai__operation__name="chat",
         gen_ai__request__model="gpt-5",
         gen_ai__usage__cost=0.25,
+        http__request__header__authorization="Bearer of a secret",
         **{f"gen_ai__usage__{name}": tokens for name, tokens in usage.items()},
     )
     note = logs({"timeUnixNano": str(time.time_ns()), "body": {"stringValue": f"note {number}"}})
