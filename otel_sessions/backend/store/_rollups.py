@@ -50,7 +50,7 @@ TALLY: Final = _ALL.index("tally")
 """Where a whole row holds its tally; empty where it is to be counted from the index rows."""
 
 _COUNTED_AT_ONCE: Final = 200
-"""Rows that are counted anew within some ms: once for each session that goes on after a restart, or a crash."""
+"""Rows that are counted anew within some ms: once for each session that goes on after a restart."""
 place = itemgetter(*map(_ALL.index, _PLACE))
 """Return the stored state, the start and the number of a whole row."""
 content = itemgetter(*(no for no, name in enumerate(_ALL) if name != "revision"))
