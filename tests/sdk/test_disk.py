@@ -20,6 +20,8 @@ from span_collector import collector as run_collector
 
 from otel_sessions.sdk._spool import Limits, Spool, parcel_now
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Ended]
 
 AGENT = """
