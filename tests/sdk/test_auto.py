@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 
-LAUNCHER = [str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable]
+LAUNCHER = (str(Path(sys.executable).with_name("opentelemetry-instrument")), sys.executable)
 
 SPANS = """
 import threading
@@ -54,21 +54,25 @@ class Stage:
         path = {"PYTHONPATH": os.pathsep.join(map(str, self.path))} if self.path else {}
         return clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": self.backend.url, **path, **more})
 
-    def start(self, source: str, name: str = "agent.py", **more: str) -> subprocess.Popen[str]:
+    def start(
+        self, source: str, name: str = "agent.py", launcher: tuple[str, ...] = LAUNCHER, **more: str
+    ) -> subprocess.Popen[str]:
         """Start a program of this source below the launcher."""
         program = self.folder / name
         program.write_text(textwrap.dedent(source))
         return subprocess.Popen(
-            [*LAUNCHER, str(program)],
+            [*launcher, str(program)],
             env=self.environment(**more),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, source: str, code: int = 0, **more: str) -> tuple[str, str]:
+    def run(
+        self, source: str, code: int = 0, launcher: tuple[str, ...] = LAUNCHER, **more: str
+    ) -> tuple[str, str]:
         """Run one to its end; return what it printed and what it complained of."""
-        process = self.start(source, **more)
+        process = self.start(source, launcher=launcher, **more)
         out, err = process.communicate(timeout=60)
         assert process.returncode == code, err
         return out, err
@@ -322,6 +326,40 @@ def test_a_switched_off_instrumentor_traces_nothing(stage: Stage):
     stage.install("fake_instrumentor", INSTRUMENTOR, INSTRUMENTORS)
     stage.run("import json\njson.dumps(1)", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="other, fake")
     assert stage.names(stage.told()) == ["session agent.py"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "traced"),
+    [("", "", False), ("instrument=True", "", True), ("", "true", True), ("instrument=False", "true", False)],
+)
+def test_init_switches_instrumentors_on_where_it_is_asked_to(
+    stage: Stage, argument: str, variable: str, traced: bool
+):
+    """Without a launcher; the argument wins over OTEL_SESSIONS_INSTRUMENT, and twice is once."""
+    stage.install("fake_instrumentor", INSTRUMENTOR, INSTRUMENTORS)
+    _, err = stage.run(
+        f"""
+        import json, otel_sessions
+        for _ in range(2):
+            otel_sessions.init({argument})
+        with otel_sessions.session("mine"):
+            json.dumps(1)
+        """,
+        launcher=(sys.executable,),
+        OTEL_SESSIONS_INSTRUMENT=variable,
+    )
+    assert err == ""
+    assert stage.names(stage.told()) == ["session mine"] + ["traced call"] * traced
+
+
+def test_our_name_as_configurator_leaves_the_others_out(stage: Stage):
+    """OTEL_PYTHON_CONFIGURATOR says which one, and ours needs none to be loaded."""
+    stage.install(
+        "other_distro", CONFIGURATOR, "[opentelemetry_configurator]\nother = other_distro:Configurator"
+    )
+    stage.run(SPANS, OTEL_PYTHON_CONFIGURATOR="otel_sessions")
+    session = stage.told()
+    assert (session["service"], session["spans"]) == ("agent.py", 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

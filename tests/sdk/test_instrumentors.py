@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from otel_sessions.errors import ConfigurationError
+from otel_sessions.sdk._instrument import asked
 from otel_sessions.sdk._instrumentors import (
     FRAMEWORKS,
     GROUP,
@@ -143,3 +145,17 @@ def test_the_table_is_consistent() -> None:
     assert len(set(instrumentors)) == len(instrumentors)
     assert all(name == normalised(name) for name in (*frameworks, *instrumentors))
     assert all(framework.instrumentors or framework.native for framework in FRAMEWORKS)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("", None), (" ", None), ("true", True), (" TRUE ", True), ("false", False)]
+)
+def test_the_variable_is_a_switch_with_three_positions(value: str, expected: bool | None) -> None:
+    """Unset, each launcher and `init()` does what it does by default."""
+    assert asked({"OTEL_SESSIONS_INSTRUMENT": value}) is expected
+
+
+def test_a_variable_that_is_no_switch_is_refused_by_name() -> None:
+    """It would else be read as one of both."""
+    with pytest.raises(ConfigurationError, match="OTEL_SESSIONS_INSTRUMENT='perhaps'"):
+        asked({"OTEL_SESSIONS_INSTRUMENT": "perhaps"})
