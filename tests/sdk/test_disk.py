@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -281,3 +282,24 @@ tell("ready")
         start_program(AGENT + "time.sleep(60)", nobody)
         collector.wait_for(lambda it: len(it.spans()) >= 3001)
         assert len({span.span_id for span in collector.spans()}) == 3001
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("end", ["exit", "SIGTERM"])
+def test_without_a_spool_a_collector_that_hangs_holds_up_no_end(start_program, end: str, protocol: str):
+    """It takes connections and never answers: the program ends in time, and says what is lost."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as hanging:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{hanging.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_SESSIONS_SPOOL": "off",
+            "OTEL_LOGS_EXPORTER": "none",
+        }
+        process = start_program(AGENT + "work(1000); session.end(); tell('ready')", env)
+        _says(process, "ready")
+        began = time.monotonic()
+        if end == "SIGTERM":
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate("\n" if end == "exit" else None, timeout=20)
+        assert time.monotonic() - began < 2 + 1  # a second for a machine that is busy
+        assert "1001 of 1001 spans were not delivered" in err

@@ -185,6 +185,31 @@ def test_a_relative_folder_is_refused(run_program: Run):
     assert "ConfigurationError: OTEL_SESSIONS_SPOOL='somewhere': give a folder by its whole path" in ended.err
 
 
+def test_a_session_id_that_limits_took_or_cut_is_whole_on_arrival(run_program: Run, collector: Collector):
+    """Four attributes of six characters at most: the first one set is the first to go, and comes back on the way."""
+    limits = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "4", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "6"}
+    ended = run_program(
+        """
+import otel_sessions
+from opentelemetry import trace
+otel_sessions.init()
+with otel_sessions.session("work", id="a-long-session-id"):
+    for count in (0, 2, 50):
+        span = trace.get_tracer("others").start_span(f"span {count}")
+        for number in range(count):
+            span.set_attribute(f"key {number}", "a long value")
+        span.end()
+print(otel_sessions.flush(10).complete)
+""",
+        {**collector.env, **limits, "OTEL_LOGS_EXPORTER": "none"},
+    )
+    assert ended.out == "True\n", ended.err
+    assert {span.name: span.session_id for span in collector.spans()} == dict.fromkeys(
+        ("span 0", "span 2", "span 50", "session work"), "a-long-session-id"
+    )
+    assert collector.span("span 50").attributes["key 49"] == "a long"
+
+
 def test_two_programs_share_a_spool(start_program, nobody: Mapping[str, str], spool: Path):
     """Each sends what is its own while both live; every span arrives once."""
     env = {**nobody, "OTEL_SESSIONS_SPOOL": str(spool)}
