@@ -15,9 +15,11 @@ from fake_secrets import IN_CONTEXT, SECRETS, Secret
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_sessions.backend import redact
 from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.redact_own import patterns_with
 from otel_sessions.backend.redact_patterns import DEFAULTS, is_secret_name, loosened
+from otel_sessions.errors import ConfigurationError
 
 REDACTOR = Redactor(DEFAULTS)
 ROOT = Path(__file__).parents[2]
@@ -183,6 +185,13 @@ def test_a_name_of_ours_replaces_or_removes_our_pattern() -> None:
     [jwt] = [one for one in SECRETS if one.kind == "jwt"]
     assert Redactor(patterns_with(["# none", "", "jwt="])).text(jwt.text) == jwt.text
     assert Redactor(patterns_with(["jwt=JWT[0-9]+"])).text("JWT1 " + jwt.text) == "[redacted:jwt] " + jwt.text
+
+
+def test_patterns_that_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than searched for in part."""
+    monkeypatch.setattr(redact, "_SCANNER_BYTES", 20_000)
+    with pytest.raises(ConfigurationError, match="too large together"):
+        Redactor(DEFAULTS)
 
 
 @pytest.mark.parametrize(
