@@ -41,6 +41,7 @@ def test_help_into_a_reader_that_left_ends_without_a_word(command: str):
     assert (code in (0, 141), said) == (True, "")
 
 
+@pytest.mark.slow
 def test_what_a_command_prints_into_a_reader_that_left_is_thrown_away(backend: BackendProcess):
     """128 + SIGPIPE, as of any program that `head` has seen enough of; rich ends its own way, as quietly."""
     url = ("--url", backend.url)
@@ -69,6 +70,7 @@ def test_a_port_for_serve_is_answered_with_what_to_write():
     assert "--grpc" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_session_is_shown_by_the_beginning_of_its_id(
     start_backend: Callable[..., BackendProcess], taken: bool
