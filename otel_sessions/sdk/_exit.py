@@ -110,6 +110,7 @@ class _Hooks:
     __slots__ = (
         "__weakref__",
         "ender",
+        "finalizes",
         "first_signal",
         "handling",
         "leaving",
@@ -120,6 +121,7 @@ class _Hooks:
 
     def __init__(self) -> None:
         self.ender: Ender | None = None
+        self.finalizes = False
         self.watches_children = False
         self.watching = False
         self.first_signal: float | None = None
@@ -138,6 +140,8 @@ def install(ender: Ender) -> None:
     atexit.register(_at_exit)
     _hooks.ender = ender
     _hooks.leaving = None
+    with guard("multiprocessing"):
+        _finish_like_a_program()
     ender.spare.start()
 
 
@@ -418,18 +422,33 @@ def _any_open(objects: set[int]) -> bool:
 
 
 def _before_fork() -> None:
-    """Have a multiprocessing child finish like a program: it leaves by os._exit, which runs no atexit."""
+    """Have the children that multiprocessing forks finish like programs."""
     util: Any = sys.modules.get("multiprocessing.util")
     if util is not None and _hooks.ender is not None and not _hooks.watches_children:
         _hooks.watches_children = True
 
-        def finish_like_a_program(_hooks: object) -> None:
-            util.Finalize(None, _at_exit, exitpriority=0)
+        def in_child(_hooks: object) -> None:
+            _finish_like_a_program()
 
-        util.register_after_fork(_hooks, finish_like_a_program)
+        util.register_after_fork(_hooks, in_child)
+
+
+def _finish_like_a_program() -> None:
+    """Do in a multiprocessing child what atexit does elsewhere.
+
+    One that was forked, by us or by a fork server, leaves by os._exit, which runs no atexit. A fork server's
+    knows of us only when it calls `init()`.
+    """
+    process: Any = sys.modules.get("multiprocessing.process")
+    util: Any = sys.modules.get("multiprocessing.util")
+    if process is None or util is None or process.parent_process() is None or _hooks.finalizes:
+        return
+    _hooks.finalizes = True
+    util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _after_fork() -> None:
+    _hooks.finalizes = False
     _hooks.handling = False
     _hooks.first_signal = None
     _hooks.leaving = None
