@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Arguments", "Plan", "ResourceView", "Runtime"]
 
+_FOR_ANSWERS: Final = 0.25
+"""Share of the time at the end in which the last spans are to be answered before the last events leave."""
 _NOT_BY_OTHERS: Final = "a span processor of others did not finish in time, or said so"
 
 
@@ -293,6 +295,9 @@ class Runtime:
         self.worker.hurry(deadline)
         others = self.others.flush(self.processors, deadline, with_provider=with_provider)
         known = self.liveness.stats()
+        now = time.monotonic()
+        # A receiver that answers may refuse spans, which is one more event to tell.
+        self.worker.flush(now + _FOR_ANSWERS * max(0.0, deadline - now))
         with guard("liveness"):
             self.liveness.close(deadline)
         self.worker.stop(deadline)
