@@ -469,8 +469,8 @@ class Courier:
             self._trouble, self._doubts = answer.detail or None, 0
             self._count_sent(load, answer)
             self._leave(load)
-        elif self._may_cut(load, answer):
-            self._replace(load, self._destination.split(load.parcel))
+        elif self._may_cut(load, answer) and len(parts := self._destination.split(load.parcel)) > 1:
+            self._replace(load, parts)
         else:
             self._trouble = answer.detail
             self._refuse(load, answer.detail)

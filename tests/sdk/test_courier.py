@@ -196,6 +196,18 @@ def test_what_is_too_large_is_cut_until_it_fits(root):
         assert courier.carried().sent == 8
 
 
+def test_what_can_not_be_cut_is_refused_not_sent_for_ever(root):
+    """Life cycle events are not cut: a receiver for which they are too large is asked once."""
+    with http_receiver(otherwise=Reply(413)) as receiver:
+        destination = replace(_destination(receiver.port, root), split=lambda parcel: [parcel])
+        courier = Courier(destination)
+        courier.take(_parcel("a", "b"))
+        assert courier.flush(_soon())
+        courier.stop(_soon())
+        assert len(receiver.bodies) == 1
+        assert courier.carried().dropped == {"rejected": 2}
+
+
 def test_a_partial_success_is_read_and_counted(root):
     """Two of three were not kept: they are told of as rejected, and not sent again."""
     with (
