@@ -131,7 +131,7 @@ def _send(parcel: Parcel, transport: Transport, timeout: float, sleep: Callable[
             break
         sleep(min(_LONGEST_WAIT, Pacing().pause(failures, answer.retry_after, random.random())))  # noqa: S311
         answer = transport.send(parcel.body, timeout)
-    if not (answer.too_large and parcel.items > 1):
+    if parcel.items <= 1 or not (answer.too_large or answer.perhaps_too_large):
         return answer
     rejected = 0
     for part in split_parcel(parcel):
