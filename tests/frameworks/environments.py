@@ -8,7 +8,6 @@ skip with that reason.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import subprocess
@@ -53,15 +52,19 @@ AGENTSCOPE = Environment("agentscope", (), loose="agentscope==2.0.11", without="
 def python_of(environment: Environment) -> Path:
     """Return the Python of an environment; make it first where it is not there. Raises Unavailable."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    asked = (sys.version_info[:2], environment, _our_dependencies())
     folder = cache / "otel-sessions-tests/frameworks" / environment.name
     folder.mkdir(parents=True, exist_ok=True)
-    stamp, wanted = folder / "made", hashlib.sha256(repr(asked).encode()).hexdigest()
+    stamp, theirs = folder / "made", repr((sys.version_info[:2], environment))
+    wanted = f"{theirs}\n{_our_dependencies()}"
     with (folder / "lock").open("w") as lock:  # several test processes come at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists() or stamp.read_text() != wanted:
+        made = stamp.read_text() if stamp.exists() else ""
+        if made.partition("\n")[0] != theirs:
+            stamp.unlink(missing_ok=True)
             _make(folder / "venv", environment)
-            stamp.write_text(wanted)
+        elif made != wanted:
+            _install(str(folder / "venv/bin/python"), "-e", str(ROOT))
+        stamp.write_text(wanted)
     return folder / "venv/bin/python"
 
 
