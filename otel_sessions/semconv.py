@@ -80,7 +80,7 @@ SPANS_DROPPED: Final = "otel_sessions.session.spans.dropped"
 """int: spans of this session known to be lost by this process so far."""
 
 SPANS_LOSSES: Final = "otel_sessions.session.spans.losses"
-"""string: why they are lost, as `reason=count,reason=count` with the reasons of losses.py; absent where none is."""
+"""string: why they are lost, as `reason=count,reason=count` by losses.py; absent where none is."""
 
 # --- Ours: on spans ---------------------------------------------------------------------------------
 

@@ -117,7 +117,11 @@ def application(services: Services, inflating: Inflating, connections: Connectio
         manners_middleware(services.settings.otlp_origins),
         problem_middleware,
         error_page_middleware,
-        guard_middleware(services.settings.host_names, asks_for_token=services.settings.token is not None),
+        guard_middleware(
+            services.settings.host_names,
+            csrf=services.csrf,
+            asks_for_token=services.settings.token is not None,
+        ),
     ]
     if services.settings.token is not None:
         turned_away = http_receiver.turned_away(services)

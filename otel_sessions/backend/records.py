@@ -405,6 +405,7 @@ class SessionDetail:
     timeline: tuple[TimelineEntry, ...]
     open_spans: tuple[OpenSpan, ...]
     losses: Mapping[str, int]  # reason -> spans
+    pinned: bool = False  # no retention removes it
 
 
 class Used(NamedTuple):

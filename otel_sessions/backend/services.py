@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.ingest import Ingest
@@ -47,3 +49,4 @@ class Services:
     started_at: int  # Unix ns
     receivers: Mapping[str, Tally]  # "http", "grpc"
     documents: Documents = field(default_factory=Documents)
+    csrf: str = field(default_factory=partial(secrets.token_urlsafe, 24))  # what a page has to say to write

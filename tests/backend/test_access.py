@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,8 +102,11 @@ def test_the_cookie_of_the_page_bears_the_right_of_its_token(guarded: BackendPro
         assert "SameSite=Strict" in headers["Set-Cookie"]
         cookies[name] = {"Cookie": headers["Set-Cookie"].split(";")[0]}
         assert guarded.exchange("GET", "/api/v1/sessions", headers=cookies[name])[0] == 200
-    assert guarded.exchange("POST", "/api/v1/sessions/x/pin", b"", cookies["read"])[0] == 403
-    assert guarded.exchange("POST", "/api/v1/sessions/x/pin", b"", cookies["full"])[0] in (404, 405)
+    csrf = json.loads(guarded.exchange("GET", "/api/v1/csrf", headers=cookies["read"])[2])["token"]
+    for name, status in (("read", 403), ("full", 404)):
+        headers = {**cookies[name], "X-CSRF-Token": csrf}
+        assert guarded.exchange("PUT", "/api/v1/sessions/x/pin", b"", headers)[0] == status
+    assert guarded.exchange("PUT", "/api/v1/sessions/x/pin", b"", cookies["full"])[0] == 403
     status, headers, _ = guarded.exchange("GET", f"/sessions?token={SEND}")
     assert status == 403
     assert "Set-Cookie" not in headers

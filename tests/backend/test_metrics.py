@@ -112,7 +112,11 @@ def test_with_a_token_only_who_shows_it_scrapes(start_backend) -> None:
 def test_no_metric_names_a_session_or_anything_else_that_strangers_chose(backend: BackendProcess) -> None:
     """Ids, users, names of spans, sessions, services, tools: none is a label."""
     life = LifeCycle("private-of-session")
-    send(backend, "/v1/logs", logs([*life.start("private-of-name"), life.end("private-of-outcome", "private-of-reason")]))
+    send(
+        backend,
+        "/v1/logs",
+        logs([*life.start("private-of-name"), life.end("private-of-outcome", "private-of-reason")]),
+    )
     told = {
         "user__id": "private-of-user",
         "gen_ai__tool__name": "private-of-tool",

@@ -21,7 +21,7 @@ DESCRIPTION = openapi_json()
 def test_every_route_is_described_and_every_description_has_its_route():
     """Neither is the other's dream."""
     routes = {(route.method, re.sub(r"{(\w+):[^}]*}", r"{\1}", route.path)) for route in api.routes(None)}
-    assert routes == {("GET", operation.path) for operation in OPERATIONS}
+    assert routes == {(operation.method.upper(), operation.path) for operation in OPERATIONS}
 
 
 def test_every_parameter_of_a_path_is_described():

@@ -67,9 +67,7 @@ def _destination(port, root, *, pacing=QUICK, timeout=10.0, **options):
 @contextmanager
 def _courier(port, root, **options):
     lost = []
-    courier = Courier(
-        _destination(port, root, **options), lost=lambda *told: lost.append(told)
-    )
+    courier = Courier(_destination(port, root, **options), lost=lambda *told: lost.append(told))
     courier.lost_here = lost
     try:
         yield courier

@@ -374,7 +374,8 @@ class CannedBackend:
         session = self.sessions.get(request.match_info["id"])
         if session is None:
             return _problem(404, "No such session", f"There is no session {request.match_info['id']!r}.")
-        extra = {"runs": [], "traces": [], "tasks": [], "timeline": [], "open_spans": [], "losses": {}}
+        lists = {"runs": [], "traces": [], "tasks": [], "timeline": [], "open_spans": []}
+        extra = {**lists, "losses": {}, "pinned": False}
         return self._answer({**session, **extra, **self.details.get(session["id"], {}), "now": str(now_ns())})
 
     async def _rows(self, request: web.Request) -> web.Response:

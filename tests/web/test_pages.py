@@ -43,13 +43,16 @@ def folder(tmp_path):
     return tmp_path
 
 
+CSRF = "what-only-our-pages-know"
+
+
 def serve(folder, claim: Callable[[ClientSession, URL], Coroutine[Any, Any, None]], hosts=()) -> None:
     """Run a claim against a real server on a free port."""
 
     async def run() -> None:
         assets = load_assets(folder)
         app = web.Application(
-            middlewares=[problem_middleware, error_page_middleware, guard_middleware(hosts)]
+            middlewares=[problem_middleware, error_page_middleware, guard_middleware(hosts, csrf=CSRF)]
         )
 
         async def echo(request: web.Request) -> web.Response:
@@ -288,19 +291,26 @@ def test_a_rebound_name_is_turned_away_and_telemetry_is_not(folder):
 
 
 def test_a_write_is_taken_only_from_our_own_pages_or_no_page(folder):
-    """A page of another site, or of another port here, can't write; a program can."""
+    """A page of another site, or of another port here, can't write, even one that knows the token; a program can."""
 
     async def claim(client: ClientSession, url: URL) -> None:
         ours = f"http://{url.authority}"
+        from_ours = [{"Origin": ours}, {"Origin": ours, "Sec-Fetch-Site": "same-origin"}]
         cases = [
             ({}, 200),
-            ({"Origin": ours}, 200),
-            ({"Origin": ours, "Sec-Fetch-Site": "same-origin"}, 200),
-            ({"Origin": "http://evil.example"}, 403),
-            ({"Origin": "http://127.0.0.1:1"}, 403),
-            ({"Origin": "null"}, 403),
-            ({"Sec-Fetch-Site": "cross-site"}, 403),
-            ({"Sec-Fetch-Site": "same-site"}, 403),
+            *(({"X-CSRF-Token": CSRF, **headers}, 200) for headers in from_ours),
+            *(
+                ({"X-CSRF-Token": token, **headers}, 403)
+                for headers in from_ours
+                for token in ("", CSRF[:-1])
+            ),
+            *((headers, 403) for headers in from_ours),
+            ({"Cookie": "otel_sessions=any"}, 403),
+            ({"X-CSRF-Token": CSRF, "Origin": "http://evil.example"}, 403),
+            ({"X-CSRF-Token": CSRF, "Origin": "http://127.0.0.1:1"}, 403),
+            ({"X-CSRF-Token": CSRF, "Origin": "null"}, 403),
+            ({"X-CSRF-Token": CSRF, "Sec-Fetch-Site": "cross-site"}, 403),
+            ({"X-CSRF-Token": CSRF, "Sec-Fetch-Site": "same-site"}, 403),
         ]
         for headers, status in cases:
             async with client.post(url / "api/v1/echo", headers=headers) as response:

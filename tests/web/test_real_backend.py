@@ -117,6 +117,23 @@ def test_a_session_grows_before_the_eyes_and_reads_the_same_afresh(
     expect(page.locator(".tasks tbody tr")).to_have_count(2)
 
 
+def test_a_session_is_kept_by_a_click(backend: BackendProcess, open_page: Open) -> None:
+    """Pressed it stays, on a reload too; a second click lets it go. A backend that is away is told."""
+    with agent(backend) as steps:
+        steps.until("roped")
+        page = open_page(backend, forgiven=("ERR_", "Failed to load"))
+        page.locator(".list tbody tr a.open").click()
+        page.get_by_role("button", name="Keep", exact=True).click()
+        kept = page.get_by_role("button", name="Kept", exact=True)
+        expect(kept).to_have_attribute("aria-pressed", "true")
+        page.reload()
+        kept.click()
+        expect(page.get_by_role("button", name="Keep", exact=True)).to_be_visible()
+        backend.stop()
+        page.get_by_role("button", name="Keep", exact=True).click()
+        expect(page.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
+
+
 def test_a_backend_that_restarts_is_missed_and_found_again(backend: BackendProcess, open_page: Open) -> None:
     """While it is away the page says since when; what happened meanwhile is there after."""
     with agent(backend) as steps:

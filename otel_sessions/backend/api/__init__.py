@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
-from otel_sessions.backend.api import export, filters, sessions, spans, status
+from otel_sessions.backend.api import export, filters, pins, sessions, spans, status
 from otel_sessions.backend.api.openapi import openapi_json
 from otel_sessions.backend.api.search import Searches
 from otel_sessions.backend.api.stream import Streams
@@ -32,6 +32,7 @@ _ENDPOINTS: Final[dict[str, Endpoint]] = {
     f"/api/v1/sessions/{_ID}": sessions.session,
     "/api/v1/spans/{trace_id}/{span_id}": spans.span,
     "/api/v1/status": status.status,
+    "/api/v1/csrf": pins.csrf,
     "/api/v1/openapi.json": _openapi,
     "/healthz": status.healthz,
     "/readyz": status.readyz,
@@ -60,6 +61,8 @@ def routes(services: Services) -> list[web.AbstractRouteDef]:
         *(web.get(path, partial(_in_turn, places, endpoint, services)) for path, endpoint in _LONG.items()),
         *(web.get(path, partial(endpoint, services)) for path, endpoint in _ENDPOINTS.items()),
         web.get(f"/api/v1/sessions/{_ID}/rows", partial(rows, services)),
+        web.put(f"/api/v1/sessions/{_ID}/pin", partial(pins.pin, services)),
+        web.delete(f"/api/v1/sessions/{_ID}/pin", partial(pins.pin, services)),
         # No HEAD: a body that is made while it is sent can't be left out.
         *(
             web.get(path, partial(endpoint, services), allow_head=False)

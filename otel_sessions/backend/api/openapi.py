@@ -29,7 +29,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked with GET, and what it answers."""
+    """One thing that can be asked, and what it answers."""
 
     path: str
     id: str
@@ -39,6 +39,7 @@ class Operation:
     media_type: str = "application/json"
     problems: tuple[int, ...] = ()
     description: str = ""
+    method: str = "get"
 
 
 _TEXT: Final[Schema] = {"type": "string"}
@@ -69,6 +70,12 @@ def _in_path(name: str, description: str, digits: int) -> Parameter:
     )
 
 
+_CSRF: Final = Parameter(
+    "X-CSRF-Token",
+    "of /api/v1/csrf; asked of whatever bears Origin, Sec-Fetch-Site or a cookie",
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"},
+    "header",
+)
 _FILTER: Final = (
     "a filter: words that occur in id, name, title, service, user, agents or models, in any case, and "
     'conditions such as `state:lost tool:search tokens>10000 "two words"`; docs/filters.md tells the language'
@@ -140,6 +147,27 @@ OPERATIONS: Final = (
         ref("Transcript"),
         (_SESSION, _query("after", "`next` of the page before", _NUMBER), _LIMIT),
         problems=(400, 404),
+    ),
+    *(
+        Operation(
+            "/api/v1/sessions/{id}/pin",
+            name,
+            summary,
+            ref("Pin"),
+            (_SESSION, _CSRF),
+            problems=(403, 404, 503),
+            method=method,
+        )
+        for method, name, summary in (
+            ("put", "pinSession", "Keep a session whatever the retention is"),
+            ("delete", "unpinSession", "Keep it no longer than the retention says"),
+        )
+    ),
+    Operation(
+        "/api/v1/csrf",
+        "getCsrfToken",
+        "What a page has to send as X-CSRF-Token when it writes; programs need none",
+        ref("Csrf"),
     ),
     Operation(
         "/api/v1/sessions/{id}/otlp",
@@ -239,9 +267,16 @@ def openapi_json() -> dict[str, Any]:
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {operation.path: {"get": _operation_json(operation)} for operation in OPERATIONS},
+        "paths": _paths_json(),
         "components": {"schemas": SCHEMAS},
     }
+
+
+def _paths_json() -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation_json(operation)
+    return paths
 
 
 def _operation_json(operation: Operation) -> dict[str, Any]:
@@ -272,6 +307,7 @@ def _parameter_json(parameter: Parameter) -> dict[str, Any]:
 
 _MEANINGS: Final = {
     400: "A parameter has no meaning; the problem names it and what it may be",
+    403: "A write from a page that is not this server's, or without its token",
     404: "Not stored here",
     503: "Not now: too much is going on, or the store can't be read",
 }

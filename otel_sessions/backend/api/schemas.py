@@ -309,9 +309,14 @@ SCHEMAS: Final[dict[str, Schema]] = {
         timeline=_list(ref("TimelineEntry")),
         open_spans=_list(ref("OpenSpan")),
         losses=_counts("spans that are missing, by reason"),
+        pinned=_say(_FLAG, "no retention removes it"),
         event_id=_EVENT_ID,
         now=_NOW,
     ),
+    "Pin": _closed(
+        "Whether retention leaves a session alone", id=_text("ours"), pinned=_say(_FLAG, "it does")
+    ),
+    "Csrf": _closed("The token of this server's own pages", token=_text("new with each start")),
     "Run": _RUN,
     "Task": _TASK,
     "TimelineEntry": _TIMELINE_ENTRY,

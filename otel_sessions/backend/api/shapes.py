@@ -185,6 +185,7 @@ def detail_json(detail: SessionDetail, *, idle_before: int) -> JsonObject:
         "timeline": [timeline_json(entry) for entry in detail.timeline],
         "open_spans": [open_span_json(span) for span in detail.open_spans],
         "losses": dict(detail.losses),
+        "pinned": detail.pinned,
     }
 
 

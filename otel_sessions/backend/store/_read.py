@@ -26,6 +26,7 @@ from otel_sessions.backend.store._columns import read_columns
 from otel_sessions.backend.store._connection import Readers
 from otel_sessions.backend.store._losses import read_losses
 from otel_sessions.backend.store._names import NameReader
+from otel_sessions.backend.store._pins import is_pinned
 from otel_sessions.backend.store._rollups import RECORD_COLUMNS, session_record
 from otel_sessions.backend.store._rows import ROW_COLUMNS, position_of, row_words, stored_row
 from otel_sessions.backend.store._runs import RUN_COLUMNS, run_of
@@ -85,6 +86,7 @@ class Reader:
                 timeline=_timeline(conn, no, key),
                 open_spans=self._open_spans(conn, no),
                 losses=read_losses(conn, no, record),
+                pinned=is_pinned(conn, record.id),
             )
 
     def record(self, ref: str, idle_before: int) -> SessionRecord | None:

@@ -285,6 +285,10 @@ class Store(Protocol):
         """
         ...
 
+    def pin(self, session_id: str, *, pinned: bool) -> None:
+        """Keep a session from retention, or no longer; by our id, idempotent. Raises BackendError."""
+        ...
+
     def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:
         """Say what `prune` would remove, called until there is no more; removes nothing."""
         ...

@@ -11,6 +11,7 @@ from typing import Final
 from otel_sessions.backend.resolve import global_key, session_id
 from otel_sessions.backend.retention import Retention
 from otel_sessions.backend.store._connection import connect, translated
+from otel_sessions.backend.store._pins import set_pinned
 from otel_sessions.backend.store._schema import check
 from otel_sessions.backend.store._upkeep import prunable
 from otel_sessions.backend.store.base import Prunable
@@ -68,9 +69,7 @@ def pin(folder: Path, session: str, *, pinned: bool) -> str:
                 many = "more than one session" if found else "no session"
                 raise BackendError(f"{folder} holds {many} {session}; its id is on its page.")
             row = found[0]
-        conn.execute(
-            "INSERT OR IGNORE INTO pins VALUES (?)" if pinned else "DELETE FROM pins WHERE id = ?", row
-        )
+        set_pinned(conn, row[0], pinned=pinned)
     return row[0]
 
 

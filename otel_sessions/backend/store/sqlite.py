@@ -28,6 +28,7 @@ from otel_sessions.backend.retention import Retention
 from otel_sessions.backend.store._connection import Readers, connect, translated, tune
 from otel_sessions.backend.store._folder import FolderLock
 from otel_sessions.backend.store._list import count_states, list_sessions
+from otel_sessions.backend.store._pins import set_pinned
 from otel_sessions.backend.store._read import Reader
 from otel_sessions.backend.store._schema import SCHEMA_VERSION, prepare
 from otel_sessions.backend.store._search import search
@@ -128,6 +129,14 @@ class SqliteStore:
             self._insist_on_the_file()
             for statement in _PROBE:
                 self._conn.execute(statement)  # a transaction each, or nothing would reach the disk
+
+    def pin(self, session_id: str, *, pinned: bool) -> None:
+        """Keep a session from retention, or no longer; idempotent."""
+        with self._writing, translated(self._path):
+            if self._closed:
+                raise BackendError("The store is closed.")
+            self._insist_on_the_file()
+            set_pinned(self._conn, session_id, pinned=pinned)
 
     def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:
         """Say what `prune` would remove."""

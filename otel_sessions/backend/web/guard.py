@@ -6,10 +6,14 @@ An address in numbers can't be rebound, so those pass. OTLP's own paths take any
 containers reach this server under names we don't know, and they only write. Probes pass too. /metrics takes
 names that no public name server answers, as scrapers in containers use them, and with a token any: a rebound
 page has none.
+
+A write from a page has to bear `X-CSRF-Token` as well, on loopback too: the origin is what a browser says of
+itself, the token what only a page that may read `/api/v1/csrf` can know. Programs send neither.
 """
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 from collections.abc import Collection
 from typing import Final
@@ -18,19 +22,21 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-__all__ = ["guard_middleware", "host_is_ours", "host_is_private", "origin_is_ours"]
+__all__ = ["CSRF_HEADER", "guard_middleware", "host_is_ours", "host_is_private", "origin_is_ours"]
 
 _OPEN_PREFIXES: Final = ("/v1/", "/v1development/")
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 _METRICS: Final = "/metrics"
+CSRF_HEADER: Final = "X-CSRF-Token"
 _PRIVATE_SUFFIXES: Final = (".internal", ".local")  # reserved: ICANN 2024, RFC 6762
 _SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
-def guard_middleware(hosts: Collection[str], *, asks_for_token: bool = False) -> Middleware:
+def guard_middleware(hosts: Collection[str], *, csrf: str, asks_for_token: bool = False) -> Middleware:
     """Make the middleware that turns away foreign names (421) and writes from foreign pages (403).
 
-    `hosts` are the names under which this server is known, beside localhost and addresses in numbers.
+    `hosts` are the names under which this server is known, beside localhost and addresses in numbers;
+    `csrf` is the token of its own pages.
     """
 
     @web.middleware
@@ -47,6 +53,11 @@ def guard_middleware(hosts: Collection[str], *, asks_for_token: bool = False) ->
             )
         if request.method not in _SAFE_METHODS and not origin_is_ours(request):
             raise web.HTTPForbidden(text="Writes are taken from this server's own pages only.")
+        if request.method not in _SAFE_METHODS and _comes_from_a_page(request) and not _knows(request, csrf):
+            raise web.HTTPForbidden(
+                text=f"A page that writes has to bear {CSRF_HEADER}, from /api/v1/csrf; this one has none, "
+                "or that of an earlier start. Reload the page."
+            )
         return await handler(request)
 
     return guard
@@ -82,6 +93,16 @@ def origin_is_ours(request: web.Request) -> bool:
         return False
     origin = request.headers.get(hdrs.ORIGIN)
     return origin is None or urlsplit(origin).netloc.lower() == request.headers.get(hdrs.HOST, "").lower()
+
+
+def _comes_from_a_page(request: web.Request) -> bool:
+    """Tell whether a browser sends it: programs have no origin, and show a token instead of a cookie."""
+    return any(name in request.headers for name in (hdrs.ORIGIN, "Sec-Fetch-Site", hdrs.COOKIE))
+
+
+def _knows(request: web.Request, csrf: str) -> bool:
+    given = request.headers.get(CSRF_HEADER, "")
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), csrf.encode())
 
 
 def _is_address(name: str) -> bool:

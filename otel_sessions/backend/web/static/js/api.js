@@ -94,6 +94,27 @@ export async function* lines(address, signal) {
   if (rest) throw new RequestError(cut);
 }
 
+/**
+ * Ask for a change, as only a page of this server can.
+ *
+ * @param {"PUT" | "DELETE"} method
+ * @param {string} address
+ * @throws {RequestError}
+ */
+export async function write(method, address) {
+  const { token } = /** @type {{ token: string }} */ (await get(url(["csrf"])));
+  let response;
+  try {
+    response = await fetch(address, {
+      method,
+      headers: { accept: "application/json", "x-csrf-token": token },
+    });
+  } catch {
+    throw new RequestError({ title: "The server cannot be reached", status: 0, instance: address });
+  }
+  if (!response.ok) throw new RequestError(await problemOf(response, address));
+}
+
 /** @param {unknown} error */
 export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";

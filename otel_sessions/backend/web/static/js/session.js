@@ -5,8 +5,8 @@
  * @import { Table } from "./rows.js"
  * @import { Signal } from "../vendor/preact-11.2.0.js"
  */
-import { html, signal, useEffect, useMemo, useRef } from "../vendor/preact-11.2.0.js";
-import { get, problemFrom, url } from "./api.js";
+import { html, signal, useEffect, useMemo, useRef, useSignal } from "../vendor/preact-11.2.0.js";
+import { get, problemFrom, url, write } from "./api.js";
 import {
   compact,
   completeness,
@@ -131,6 +131,12 @@ class OpenedSession {
     this.#detailLater();
   }
 
+  /** Whether retention leaves it alone, as the server has just said. @param {boolean} pinned */
+  pinned(pinned) {
+    const detail = this.detail.peek();
+    if (detail) this.detail.value = { ...detail, pinned };
+  }
+
   #detailLater() {
     this.timer ??= setTimeout(async () => {
       await this.#readDetail();
@@ -198,7 +204,7 @@ export function SessionPage({ id }) {
   }
   return html`
     <main class="fill">
-      <${Head} session=${s} lasting=${lasting(opened, s)} />
+      <${Head} opened=${opened} session=${s} lasting=${lasting(opened, s)} />
       ${opened.problem.value
         ? html`<${Failure} problem=${opened.problem.value} retry=${() => opened.read()} />`
         : null}
@@ -226,8 +232,8 @@ function lasting(opened, s) {
   return to - from;
 }
 
-/** @param {{ session: SessionDetail, lasting: number }} props */
-function Head({ session: s, lasting }) {
+/** @param {{ opened: OpenedSession, session: SessionDetail, lasting: number }} props */
+function Head({ opened, session: s, lasting }) {
   const whole = completeness(s, s.losses, () => now.value);
   const n = tokens(s);
   const given = s.session_id ?? s.id;
@@ -285,8 +291,36 @@ function Head({ session: s, lasting }) {
           "sessions",
           s.id,
           "otlp",
-        ])} data-external download=${`${s.id}.otlp.json`}>OTLP</a></span>
+        ])} data-external download=${`${s.id}.otlp.json`}>OTLP</a>
+        <${Pin} opened=${opened} session=${s} /></span>
     </div>
+  `;
+}
+
+/** Keep a session from retention, or no longer. @param {{ opened: OpenedSession, session: SessionDetail }} props */
+function Pin({ opened, session: s }) {
+  const busy = useSignal(false);
+  const failed = useSignal("");
+  const turn = async () => {
+    busy.value = true;
+    failed.value = "";
+    try {
+      await write(s.pinned ? "DELETE" : "PUT", url(["sessions", s.id, "pin"]));
+      opened.pinned(!s.pinned);
+    } catch (error) {
+      const problem = problemFrom(error);
+      failed.value = problem?.detail ?? problem?.title ?? "";
+    }
+    busy.value = false;
+  };
+  return html`
+    <button class="tag" aria-pressed=${s.pinned} disabled=${busy.value} onClick=${turn}
+      title=${s.pinned
+        ? "No retention removes this session"
+        : "Keep this session whatever the retention is"}>${s.pinned ? "Kept" : "Keep"}</button>
+    ${failed.value
+      ? html`<span class="err" role="alert"><i aria-hidden="true">!</i> <${Text} value=${failed.value} /></span>`
+      : null}
   `;
 }
 

@@ -100,6 +100,8 @@ export interface SessionDetail extends Session {
   timeline: TimelineEntry[];
   open_spans: OpenSpan[];
   losses: Record<string, number>;
+  /** No retention removes it. */
+  pinned: boolean;
   event_id: string;
   now: Ns;
 }
