@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -56,11 +57,13 @@ def test_with_a_token_metrics_take_any_name(start_backend: Callable[..., Backend
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_no_foreign_page_writes(backend: BackendProcess, method: str) -> None:
     """Whatever the path, also one that is not there: a later one can't be forgotten."""
+    csrf = {"X-CSRF-Token": json.loads(backend.exchange("GET", "/api/v1/csrf")[2])["token"]}
     for path in ("/api/v1/sessions/x/pin", "/api/v1/sessions/x", "/jaeger/api/x", "/sessions", "/anything"):
         for headers in FOREIGN:
-            assert backend.exchange(method, path, b"", headers)[0] == 403, (path, headers)
+            assert backend.exchange(method, path, b"", headers | csrf)[0] == 403, (path, headers)
         own = {"Origin": backend.url, "Sec-Fetch-Site": "same-origin"}
-        for headers in ({}, own):
+        assert backend.exchange(method, path, b"", own)[0] == 403, path
+        for headers in ({}, own | csrf):
             assert backend.exchange(method, path, b"", headers)[0] in (404, 405), (path, headers)
 
 
