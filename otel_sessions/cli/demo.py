@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
-_HTTP: Final = "127.0.0.1:4318"
-_GRPC: Final = "127.0.0.1:4317"
+# Not OTLP's own ports: what programs of this machine send there would go with the demo.
+_HTTP: Final = "127.0.0.1:4328"
+_GRPC: Final = "127.0.0.1:4327"
 _LONGEST_STORY: Final = 90.0  # seconds; it takes about 25 on an idle machine
 _INTERRUPTED: Final = 130
 
@@ -39,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--grpc", metavar="HOST:PORT", help=f"OTLP/gRPC (default: {_GRPC}, or a free port)")
     parser.add_argument(
-        "--data", metavar="DIR", type=Path, help="keep the data there (default: a temporary folder)"
+        "--data", metavar="DIR", type=Path, help="keep the data there (default: removed at the end)"
     )
     parser.add_argument(
         "--once", action="store_true", help="tell the story once; exit code 0 if every state was seen, else 1"

@@ -23,13 +23,22 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are counted in /proc"),
 ]
 
-FREE = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--no-browser")
+ADDRESSES = ("--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0")
 
 
 @contextlib.contextmanager
-def demo(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def demo(*arguments: str, addresses: tuple[str, ...] = ADDRESSES) -> Iterator[subprocess.Popen[str]]:
     """Run the demo; whatever a test does, it does not outlive it."""
-    command = [sys.executable, "-u", "-m", "otel_sessions.cli.main", "demo", *FREE, *arguments]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "otel_sessions.cli.main",
+        "demo",
+        "--no-browser",
+        *addresses,
+        *arguments,
+    ]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment()
     ) as process:
@@ -149,6 +158,17 @@ def test_interrupted_agents_say_goodbye(tmp_path, start_backend):
     ends = {session["end_reason"] for session in sessions if not session["inferred"]}
     assert "signal" in ends
     assert ends <= {"signal", "cancelled", "error", "completed"}
+
+
+def test_the_demo_takes_no_telemetry_of_others():
+    """It listens where nobody sends by default, for what it gets goes with it; and it says so."""
+    with demo(addresses=()) as process:
+        page_of(process)
+        assert process.stdout is not None
+        told = "".join(process.stdout.readline() for _ in range(5))
+    assert "removed when it ends (--data DIR keeps it)" in told
+    assert not re.search(r"OTLP/HTTP http://127\.0\.0\.1:4318|gRPC 127\.0\.0\.1:4317", told)
+    assert re.search(r"OTLP/HTTP http://127\.0\.0\.1:\d+, gRPC 127\.0\.0\.1:\d+", told)
 
 
 def test_a_taken_address_that_was_asked_for_is_an_error():

@@ -36,7 +36,8 @@ class Programme:
             self._console.print(
                 f"  {address} is taken on this machine, so the demo uses a free port", style="yellow"
             )
-        self._console.print(f"  OTLP/HTTP {http}, gRPC {grpc}; data in {data or 'a temporary folder'}")
+        kept = f"data in {data}" if data else "what arrives is removed when it ends (--data DIR keeps it)"
+        self._console.print(f"  OTLP/HTTP {http}, gRPC {grpc}; {kept}")
         self._console.print(
             f"  So that nobody has to wait, its agents beat every {HEARTBEAT} s (usually 5) and count as "
             f"lost after {LEASE} s of silence (usually 120)."
