@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from otel_sessions._version import __version__ as __version__
     from otel_sessions.errors import ConfigurationError as ConfigurationError
     from otel_sessions.errors import OtelSessionsError as OtelSessionsError
+    from otel_sessions.errors import ResumeTokenError as ResumeTokenError
     from otel_sessions.errors import SessionReuseError as SessionReuseError
     from otel_sessions.errors import TaskResultError as TaskResultError
     from otel_sessions.errors import UsageError as UsageError
@@ -42,6 +43,7 @@ _HOMES = {
     "Handle": "otel_sessions.sdk._init",
     "ModelCall": "otel_sessions.sdk._work",
     "OtelSessionsError": "otel_sessions.errors",
+    "ResumeTokenError": "otel_sessions.errors",
     "Session": "otel_sessions.sdk._session",
     "SessionReuseError": "otel_sessions.errors",
     "Stats": "otel_sessions.sdk._stats",
@@ -73,6 +75,7 @@ __all__ = [
     "Handle",
     "ModelCall",
     "OtelSessionsError",
+    "ResumeTokenError",
     "Session",
     "SessionReuseError",
     "Stats",

@@ -80,6 +80,23 @@ def test_two_processes_with_one_session_id_are_one_session_with_two_runs(backend
     )
 
 
+def test_what_model_calls_cost_adds_up_in_their_session(backend):
+    """The sum of what each call was told, in USD; a call that was told nothing adds nothing."""
+    program = """
+from decimal import Decimal
+import otel_sessions
+otel_sessions.init()
+with otel_sessions.session("work"):
+    for cost in (0.0125, Decimal("0.25"), None):
+        with otel_sessions.model_call("m") as call:
+            call.record(input_tokens=1, cost=cost)
+"""
+    env = clean_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": backend.url})
+    subprocess.run([sys.executable, "-c", program], env=env, check=True)
+    seen = wait_for(backend, "ended")
+    assert (seen["model_calls"], seen["input_tokens"], seen["cost"]) == (3, 3, 0.2625)
+
+
 LOSSY = """
 import os, subprocess, sys, otel_sessions
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

@@ -248,7 +248,7 @@ COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
 COSTS: Final[Mapping[str, tuple[str, ...]]] = {
     "cost": (
         "llm.cost.total",
-        "gen_ai.usage.cost",
+        semconv.GEN_AI_USAGE_COST,
         "gen_ai.usage.total_cost",
         "langfuse.observation.cost_details#total",
         "operation.cost",

@@ -8,6 +8,7 @@ see is recorded only where it was asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, TypeVar, cast, overload
 
@@ -91,12 +92,14 @@ class ModelCall(SpanBlock):
         cached_tokens: int | None = None,
         cache_creation_tokens: int | None = None,
         reasoning_tokens: int | None = None,
+        cost: float | Decimal | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
         """Record what the model answered; may be called several times, the last word on each thing counts.
 
         `messages` are the answer's, as for `model_call`. `input_tokens` includes `cached_tokens`, as the
-        conventions say; `output_tokens` includes `reasoning_tokens`. `model` is the one that answered.
+        conventions say; `output_tokens` includes `reasoning_tokens`. `cost` is in USD and
+        for this call alone. `model` is the one that answered.
         """
         learned = attribute_values({} if attributes is None else attributes)
         told = {
@@ -107,6 +110,7 @@ class ModelCall(SpanBlock):
             semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: cached_tokens,
             semconv.GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS: cache_creation_tokens,
             semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS: reasoning_tokens,
+            semconv.GEN_AI_USAGE_COST: float(cost) if isinstance(cost, Decimal) else cost,
         }
         learned |= attribute_values(told)
         if finish_reasons is not None:

@@ -83,6 +83,7 @@ def test_a_model_call_takes_what_came_back(recorded: Recorded):
             cached_tokens=4,
             cache_creation_tokens=3,
             reasoning_tokens=2,
+            cost=0.0125,
             messages="42 km",
             attributes={"x": 1},
         )
@@ -108,6 +109,7 @@ def test_a_model_call_takes_what_came_back(recorded: Recorded):
         "gen_ai.usage.cache_read.input_tokens": 4,
         "gen_ai.usage.cache_creation.input_tokens": 3,
         "gen_ai.usage.reasoning.output_tokens": 2,
+        "gen_ai.usage.cost": 0.0125,
         "x": 1,
     }
 
