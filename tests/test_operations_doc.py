@@ -20,7 +20,7 @@ TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 COMMANDS = [
     line for block in re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL) for line in block.splitlines()
 ]  # fmt: skip
-INSTALL = "python -m pip install --upgrade otel-sessions"
+INSTALL = ".venv/bin/pip install --upgrade PATH-OF-THIS-CLONE"
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def block(name: str) -> str:
 @pytest.fixture(scope="module")
 def environment() -> Path:
     """Return an environment with this package, a client of models and its instrumentor; made once."""
-    assert f'"otel-sessions[instrument]" {" ".join(FRAMEWORK)}' in TEXT
+    assert f'"PATH-OF-THIS-CLONE[instrument]" {" ".join(FRAMEWORK)}' in TEXT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     recipe = f"{sys.version_info[:2]} {ROOT} {(ROOT / 'pyproject.toml').read_text()}"
     found = cache / "otel-sessions-tests/zero-code" / hashlib.sha256(recipe.encode()).hexdigest()[:12]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_sessions.backend.provenance import install_command
 from otel_sessions.cli._doctor.arrival import check_arrival, check_backend, check_clock
 from otel_sessions.cli._doctor.examine import examine
 from otel_sessions.cli._doctor.facts import (
@@ -162,6 +163,8 @@ def test_two_copies_are_told_with_their_places_and_the_first_is_what_an_import_t
     assert "/venv" in finding.seen
     pinned = Package("opentelemetry-exporter-x", "1", "/venv", ("opentelemetry-sdk==1.45.2",))
     assert check_packages([*twice, pinned])[0].verdict is OK
+    ours = [Package("otel-sessions", "0.1.0", place) for place in ("/venv", "/usr/lib/python3")]
+    assert the(check_copies(ours), PROBLEM).fix.endswith(f"; python -m {install_command()}")
 
 
 @pytest.mark.parametrize(
@@ -582,7 +585,9 @@ def test_a_backend_is_not_found_asks_for_a_token_can_not_store_or_is_of_another_
     assert "--backend" in the(check_backend(Backend((ENDPOINT,))), UNKNOWN).fix
     assert "TOKEN" in the(check_backend(Backend((ENDPOINT,), ENDPOINT, trouble="asks")), UNKNOWN).fix
     assert "disk" in the(check_backend(replace(BACKEND, not_ready="the disk is full")), PROBLEM).seen
-    assert "9.9" in the(check_backend(replace(BACKEND, version="9.9")), WARNING).seen
+    other = the(check_backend(replace(BACKEND, version="9.9")), WARNING)
+    assert "9.9" in other.seen
+    assert other.fix == f"python -m {install_command()}"
 
 
 def test_without_an_endpoint_to_send_to_nothing_is_claimed():

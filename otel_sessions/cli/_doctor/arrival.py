@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from otel_sessions import semconv
 from otel_sessions._version import __version__
+from otel_sessions.backend.provenance import install_command
 from otel_sessions.cli._doctor.facts import Arrived, Backend, Facts, Probe
 from otel_sessions.cli._doctor.findings import LOGS_PIPELINE, Finding, ok, problem, unknown, warning
 from otel_sessions.sdk._answer import Verdict
@@ -52,8 +53,9 @@ def check_backend(backend: Backend) -> list[Finding]:
         found.append(
             warning(
                 "backend",
-                f"{backend.url} is of version {backend.version}, this is {__version__}",
-                "python -m pip install --upgrade otel-sessions",
+                f"{backend.url} is of version {backend.version}, this is {__version__}; "
+                "the line installs this one there",
+                f"python -m {install_command()}",
             )
         )
     way = "; telemetry is sent elsewhere and may come through" if backend.in_between else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from otel_sessions.backend.provenance import install_command
 from otel_sessions.cli._doctor.facts import Interpreter, Package
 from otel_sessions.cli._doctor.findings import Finding, ok, problem, warning
 from otel_sessions.sdk._instrumentors import normalised
@@ -105,7 +106,8 @@ def check_copies(packages: Iterable[Package]) -> list[Finding]:
             "copies",
             f"{name} is installed {len(found)} times: "
             + ", ".join(f"{version} in {place}" for place, version in sorted(found.items())),
-            f"python -m pip uninstall -y {name} {name}; python -m pip install {name}",
+            f"python -m pip uninstall -y {name} {name}; "
+            f"python -m {install_command() if name == _OURS else f'pip install {name}'}",
         )
         for name, found in sorted(twice.items())
     ]
