@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -162,5 +163,31 @@ def test_a_sender_that_goes_while_it_waits_takes_no_turn_with_it() -> None:
             gone.cancel()
             await asyncio.wait({gone})
             assert await take(turns, lambda: sent(b"next")) == b"next"
+
+    run(scenario)
+
+
+def test_a_turn_that_comes_in_the_moment_in_which_the_waiting_is_over_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the loop was busy, the holder ended and the waiter's time ran out: whoever comes next is served."""
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        turns = Turns(1)
+        over = asyncio.Event()
+
+        async def hold() -> None:
+            async with turns.turn("holder"):
+                await over.wait()
+
+        holding = asyncio.create_task(hold())
+        late = asyncio.create_task(take(turns, lambda: sent(b"late"), "late"))
+        await asyncio.sleep(0)
+        over.set()
+        time.sleep(0.04)  # noqa: ASYNC251 - the loop is busy
+        await asyncio.wait({holding, late})
+        late.exception()  # refused or served, as asyncio's version has it
+        assert await take(turns, lambda: sent(b"next"), "next") == b"next"
 
     run(scenario)

@@ -82,12 +82,12 @@ class Turns:
         self._arm()
         try:
             await asyncio.wait_for(mine, WAIT_SECONDS)
-        except asyncio.TimeoutError as error:
-            raise BackPressureError(_CROWDED) from error
-        except asyncio.CancelledError:
+        except (asyncio.TimeoutError, asyncio.CancelledError) as error:
             if mine.done() and not mine.cancelled():
-                self._leave()  # the turn came in the moment in which the sender went
-            raise
+                self._leave()  # the turn came in the moment in which the sender went, or its time was over
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise BackPressureError(_CROWDED) from error
         finally:
             self._waiting.pop(mine, None)
 
