@@ -33,7 +33,7 @@ _OTHERS: Final = ("HEADERS", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of the parcels for one recipient, in spans; `left` are parcels still there."""
+    """What became of the parcels for one recipient, in spans or events; `left` are parcels still there."""
 
     sent: int = 0
     rejected: int = 0
@@ -98,7 +98,10 @@ def deliver(
     for entry in entries:
         if hopeless or entry.parcel is None:
             done = _more(done, left=1, trouble=f"{entry.path.name}: {entry.trouble}")
-        elif (answer := _send(entry.parcel, transport, timeout, sleep)).verdict is Verdict.ACCEPTED:
+            advance()
+            continue
+        answer = _send(entry.parcel, entry.signal, transport, timeout, sleep)
+        if answer.verdict is Verdict.ACCEPTED:
             done, refusals = _taken(done, entry, entry.parcel, answer), 0
         else:
             done, refusals = _more(done, left=1, trouble=answer.detail), refusals + 1
@@ -123,19 +126,21 @@ def _more(done: Delivery, *, sent: int = 0, rejected: int = 0, left: int = 0, tr
     return Delivery(done.sent + sent, done.rejected + rejected, done.left + left, done.trouble or trouble)
 
 
-def _send(parcel: Parcel, transport: Transport, timeout: float, sleep: Callable[[float], None]) -> Answer:
-    """Send a parcel until it is taken or refused, a few times; one that is too large in parts."""
+def _send(
+    parcel: Parcel, signal: str, transport: Transport, timeout: float, sleep: Callable[[float], None]
+) -> Answer:
+    """Send a parcel until it is taken or refused, a few times; one of spans that is too large in parts."""
     answer = transport.send(parcel.body, timeout)
     for failures in range(1, _TRIES):
         if answer.verdict is not Verdict.AGAIN:
             break
         sleep(min(_LONGEST_WAIT, Pacing().pause(failures, answer.retry_after, random.random())))  # noqa: S311
         answer = transport.send(parcel.body, timeout)
-    if parcel.items <= 1 or not (answer.too_large or answer.perhaps_too_large):
+    if signal != "traces" or parcel.items <= 1 or not (answer.too_large or answer.perhaps_too_large):
         return answer
     rejected = 0
     for part in split_parcel(parcel):
-        answer = _send(part, transport, timeout, sleep)
+        answer = _send(part, signal, transport, timeout, sleep)
         if answer.verdict is not Verdict.ACCEPTED:
             return answer  # the parts that were taken will be sent again: spans are told apart by their ids
         rejected += answer.rejected

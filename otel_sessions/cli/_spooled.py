@@ -21,6 +21,7 @@ from otel_sessions.sdk._parcel import DamagedParcelError, Parcel, parcel_from_by
 __all__ = [
     "Entry",
     "Found",
+    "Items",
     "Look",
     "Recipient",
     "claimed",
@@ -30,8 +31,36 @@ __all__ = [
     "read_entries",
 ]
 
+_SIGNALS: Final = ("traces", "logs")
 _REJECTED: Final = "rejected"
 _LOCK: Final = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """So many spans and life cycle events; as a text "4 spans, 2 events"."""
+
+    spans: int = 0
+    events: int = 0
+
+    @classmethod
+    def of(cls, signal: str, number: int) -> Items:
+        """Return so many items of a signal."""
+        return cls(events=number) if signal == "logs" else cls(spans=number)
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.spans + self.events
+
+    def __add__(self, other: Items) -> Items:
+        return Items(self.spans + other.spans, self.events + other.events)
+
+    def __str__(self) -> str:
+        """Name what there is; of nothing at all, no spans."""
+        kinds = [(self.spans, "span"), (self.events, "event")]
+        there = [f"{number} {name}{'' if number == 1 else 's'}" for number, name in kinds if number]
+        return ", ".join(there) or "0 spans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +94,12 @@ class Entry:
     size: int
     parcel: Parcel | None
     trouble: str = ""
+    signal: str = "traces"
+
+    @property
+    def items(self) -> Items:
+        """Return what is in it, as far as it can be read."""
+        return Items.of(self.signal, self.parcel.items if self.parcel else 0)
 
     def remove(self) -> None:
         """Remove it and what is said about it."""
@@ -74,14 +109,14 @@ class Entry:
 
 @dataclass(slots=True)
 class Found:
-    """The sum of some entries; `oldest` is in Unix ns, `spans` and `sessions` count what can be read."""
+    """The sum of some entries; `oldest` is in Unix ns, `items` and `sessions` count what can be read."""
 
     parcels: int = 0
     size: int = 0
-    spans: int = 0
+    items: Items = field(default_factory=Items)
     damaged: int = 0
     oldest: int | None = None
-    sessions: Counter[str] = field(default_factory=Counter[str])
+    sessions: dict[str, Items] = field(default_factory=dict[str, Items])
     reasons: Counter[str] = field(default_factory=Counter[str])
 
     def add(self, entry: Entry) -> None:
@@ -93,8 +128,9 @@ class Found:
         if entry.parcel is None:
             self.damaged += 1
             return
-        self.spans += entry.parcel.items
-        self.sessions.update(entry.parcel.sessions)
+        self.items += entry.items
+        for session, number in entry.parcel.sessions.items():
+            self.sessions[session] = self.sessions.get(session, Items()) + Items.of(entry.signal, number)
         self.oldest = min(self.oldest or entry.parcel.at, entry.parcel.at)
 
 
@@ -117,14 +153,14 @@ def find_recipients(root: Path, address: str | None = None) -> list[Recipient]:
     A spool that does not exist is empty. Raises ConfigurationError where nothing is for that address.
     """
     try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and "-" in path.name)
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and _signal(path) in _SIGNALS)
     except FileNotFoundError:
         folders = []
     except OSError as error:
         raise ConfigurationError(
             f"{root} can't be read ({error.strerror}): name the spool with --folder"
         ) from error
-    found = [Recipient(path, path.name.partition("-")[0], _address(path)) for path in folders]
+    found = [Recipient(path, _signal(path), _address(path)) for path in folders]
     if address is None:
         return found
     wanted = [recipient for recipient in found if address in (recipient.address, recipient.folder.name)]
@@ -132,6 +168,11 @@ def find_recipients(root: Path, address: str | None = None) -> list[Recipient]:
         known = ", ".join(sorted({it.address for it in found if it.address})) or "nothing at all"
         raise ConfigurationError(f"{root} holds nothing for {address}, but for: {known}")
     return wanted
+
+
+def _signal(folder: Path) -> str:
+    """Return the signal in a recipient's name: `traces-…`, `logs-…`."""
+    return folder.name.partition("-")[0]
 
 
 def _address(folder: Path) -> str | None:
@@ -159,18 +200,18 @@ def count_entries(folders: Iterable[Path]) -> int:
 
 
 def _read(path: Path) -> Entry:
-    size, why = path.stat().st_size, path.with_suffix(".why")
+    size, why, of = path.stat().st_size, path.with_suffix(".why"), _signal(path.parent.parent)
     reason = ""
     with suppress(OSError):
         reason = why.read_text(encoding="utf-8", errors="backslashreplace")
     try:
-        return Entry(path, size, parcel_from_bytes(path.read_bytes()), reason)
+        return Entry(path, size, parcel_from_bytes(path.read_bytes()), reason, of)
     except DamagedParcelError as error:
-        return Entry(path, size, None, reason or str(error))
+        return Entry(path, size, None, reason or str(error), of)
     except FileNotFoundError:
         raise
     except OSError as error:
-        return Entry(path, size, None, str(error.strerror))
+        return Entry(path, size, None, str(error.strerror), of)
 
 
 def look(recipient: Recipient) -> Look:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_sessions.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from otel_sessions.cli._delivery import Delivery
     from otel_sessions.cli._spooled import Entry, Found, Look, Recipient
+    from otel_sessions.sdk._endpoint import Signal
     from otel_sessions.sdk._ownership import Owned
 
 __all__ = ["configure", "run"]
@@ -29,8 +30,9 @@ _MOST_SESSIONS: Final = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = (
-        "Spans wait in a folder until they are acknowledged. What a program could not deliver leaves with "
-        "the next one that sends to the same address with the same headers; or with this command."
+        "Spans and life cycle events wait in a folder until they are acknowledged. What a program could not "
+        "deliver leaves with the next one that sends to the same address with the same headers; or with this "
+        "command."
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = _action(actions, "list", "what waits, for whom, and since when")
@@ -128,7 +130,8 @@ def _figures(found: Found) -> dict[str, Any]:
         "bytes": found.size,
         "parcels": found.parcels,
         "damaged": found.damaged,
-        "spans": found.spans,
+        "spans": found.items.spans,
+        "events": found.items.events,
         "sessions": len(found.sessions.keys() - {""}),
         "oldest": None if found.oldest is None else str(found.oldest),
     }
@@ -143,15 +146,16 @@ def _draw(seen: Iterable[Look]) -> None:
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("address", overflow="fold")
-    for name in ("spans", "sessions", "requests", "size", "oldest", "programs", "rejected"):
+    for name in ("spans", "events", "sessions", "requests", "size", "oldest", "programs", "rejected"):
         table.add_column(name, justify="right", no_wrap=True)
     reasons: list[str] = []
     for it in seen:
         address, waiting = clean(it.recipient.address or it.recipient.folder.name), it.waiting
         oldest = "" if waiting.oldest is None else duration(max(0, time.time_ns() - waiting.oldest)) + " ago"
         programs = ", ".join(f"{number} {state}" for state, number in sorted(it.programs.items()) if number)
-        figures = (waiting.spans, len(waiting.sessions.keys() - {""}), waiting.parcels)
-        aside = f"{it.rejected.spans} spans" if it.rejected.parcels else ""
+        items, sessions = waiting.items, len(waiting.sessions.keys() - {""})
+        figures = (items.spans, items.events, sessions, waiting.parcels)
+        aside = str(it.rejected.items) if it.rejected.parcels else ""
         table.add_row(Text(address), *map(str, figures), _size(waiting.size), oldest, programs, aside)
         reasons += [f"{address}: damaged: {clean(why)} ({n})" for why, n in waiting.reasons.items()]
         reasons += [f"{address}: rejected: {clean(why)} ({n})" for why, n in it.rejected.reasons.items()]
@@ -205,7 +209,7 @@ def _deliver(
 
     try:
         endpoint = endpoint_of(recipient, os.environ, renewed=renewed)
-        transport = open_transport(endpoint, "traces")
+        transport = open_transport(endpoint, cast("Signal", recipient.signal))
     except (ConfigurationError, OSError) as error:  # OSError: a certificate that can't be read
         return Delivery(left=count_entries(folders), trouble=str(error))
     try:
@@ -223,11 +227,13 @@ def _entries(folders: Iterable[Path]) -> Iterator[Entry]:
 
 def _report(recipient: Recipient, delivery: Delivery) -> None:
     from otel_sessions.cli._drawing import clean
+    from otel_sessions.cli._spooled import Items
 
     address = recipient.address or recipient.folder.name
-    print(f"{clean(address)}: {delivery.sent} spans delivered", flush=True)
+    sent, dropped = (Items.of(recipient.signal, n) for n in (delivery.sent, delivery.rejected))
+    print(f"{clean(address)}: {sent} delivered", flush=True)
     if delivery.rejected:
-        _tell(f"{address}: the receiver dropped {delivery.rejected} spans: {delivery.trouble}")
+        _tell(f"{address}: the receiver dropped {dropped}: {delivery.trouble}")
     if delivery.left:
         _tell(f"{address}: {delivery.left} requests are still here: {delivery.trouble}")
 
@@ -254,9 +260,14 @@ def _export(recipients: Sequence[Recipient], path: Path, *, rejected: bool) -> i
         raise ConfigurationError("nothing waits, so there is nothing to export")
     write = write_lines if path.suffix in _LINES else write_recording
     with _progress(total) as advance:
-        spans = write(path, _entries(folders), advance)
-    print(f"{spans} spans in {path}; they wait as before")
-    return 0
+        exported = write(path, _entries(folders), advance)
+    for entry, why in exported.left_out:
+        _tell(f"{entry.path} is left out, and stays: {why}")
+    if exported.written:
+        print(f"{exported.items} in {path}; they wait as before")
+    else:
+        print(f"Nothing could be read, so {path} was not written.")
+    return 1 if exported.left_out else 0
 
 
 def _clear(recipients: Sequence[Recipient], *, only_rejected: bool, sure: bool) -> int:
@@ -279,20 +290,21 @@ def _clear(recipients: Sequence[Recipient], *, only_rejected: bool, sure: bool) 
         for path in paths:
             path.unlink(missing_ok=True)
             path.with_suffix(".why").unlink(missing_ok=True)
-    print(f"{found.spans} spans are removed.")
+    print(f"{found.items} are removed.")
     return 0
 
 
 def _warn(found: Found) -> None:
     from otel_sessions.cli._drawing import clean
+    from otel_sessions.cli._spooled import Items
 
     damaged = f" and {found.damaged} damaged files" if found.damaged else ""
-    print(f"{found.spans} spans in {found.parcels} requests{damaged} would be lost, of these sessions:")
-    named = found.sessions.most_common(_MOST_SESSIONS)
-    for session, spans in named:
-        print(f"  {clean(session) or '(no session)'}: {spans} spans")
-    if more := len(found.sessions) - len(named):
-        print(f"  and {more} more sessions: {found.sessions.total() - sum(n for _, n in named)} spans")
+    print(f"{found.items} in {found.parcels} requests{damaged} would be lost, of these sessions:")
+    by_size = sorted(found.sessions.items(), key=lambda pair: -pair[1].total)
+    for session, items in by_size[:_MOST_SESSIONS]:
+        print(f"  {clean(session) or '(no session)'}: {items}")
+    if more := by_size[_MOST_SESSIONS:]:
+        print(f"  and {len(more)} more sessions: {sum((items for _, items in more), Items())}")
 
 
 def _agreed() -> bool:

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from backend_process import BackendProcess, clean_environment
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from span_collector import collector as run_collector
 from span_collector import spans_of
@@ -27,7 +30,7 @@ from otel_sessions.cli._spooled import Entry, Recipient, claimed, find_recipient
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._endpoint import resolve_endpoint
-from otel_sessions.sdk._parcel import Parcel
+from otel_sessions.sdk._parcel import Parcel, parcel_from_bytes, parcel_to_bytes
 from otel_sessions.sdk._spool import Limits, Spool, spool_folder
 
 AGENT = """
@@ -363,6 +366,116 @@ def _sessions(backend: BackendProcess) -> dict[str, int]:
         time.sleep(0.05)
 
 
+EVENTS = {"OTEL_LOGS_EXPORTER": "otlp"}
+"""An agent's environment in which life cycle events wait, too."""
+
+
+def _log_records(body: bytes) -> int:
+    request = ExportLogsServiceRequest.FromString(body)
+    return sum(len(scope.log_records) for of in request.resource_logs for scope in of.scope_logs)
+
+
+def _waiting_events(spool: Spooled) -> int:
+    bodies = [parcel_from_bytes(path.read_bytes()).body for path in spool.parcels() if "logs-" in str(path)]
+    return sum(map(_log_records, bodies))
+
+
+def test_life_cycle_events_are_exported_as_what_they_are(
+    spool: Spooled, backend: BackendProcess, tmp_path: Path
+):
+    """Lines of both signals, each taken whole by a backend; spans and events are counted apart."""
+    spool.leave("a", **EVENTS)
+    events, path = _waiting_events(spool), tmp_path / "left.jsonl"
+    assert events >= 2
+    assert spool("export", str(path))[0] == f"2 spans, {events} events in {path}; they wait as before\n"
+    taken: Counter[str] = Counter()
+    for line in path.read_bytes().splitlines():
+        signal_path = "/v1/logs" if "resourceLogs" in json.loads(line) else "/v1/traces"
+        status, _, answer = backend.exchange("POST", signal_path, line, {"content-type": "application/json"})
+        assert (status, json.loads(answer)) == (200, {})
+        taken[signal_path] += 1
+    assert set(taken) == {"/v1/traces", "/v1/logs"}
+    (session,) = Api(backend.url).sessions()["sessions"]
+    assert (session["session_id"], session["spans"], session["end_reason"]) == ("a-0", 2, "completed")
+
+
+def test_exported_events_are_replayed_as_logs(spool: Spooled, backend: BackendProcess, tmp_path: Path):
+    """Each request goes to its signal's path, so what was exported and cleared is lost to nobody."""
+    spool.leave("a", **EVENTS)
+    spool("export", str(tmp_path / "left"))
+    spool("clear", "--yes")
+    index = json.loads((tmp_path / "left" / "recording.json").read_text())
+    assert {request["path"] for request in index["requests"]} == {"/v1/traces", "/v1/logs"}
+    offsets = [request["received_at_offset_s"] for request in index["requests"]]
+    assert offsets == sorted(offsets)
+    command = [sys.executable, "-m", "otel_sessions.cli.main", "replay", "--asap", "--endpoint", backend.url]
+    replayed = subprocess.run(
+        [*command, str(tmp_path / "left")],
+        env=clean_environment(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (replayed.returncode, replayed.stderr) == (0, b"")
+    (session,) = Api(backend.url).sessions()["sessions"]
+    assert (session["session_id"], session["end_reason"]) == ("a-0", "completed")
+
+
+@pytest.mark.parametrize("name", ["left.jsonl", "left"])
+@pytest.mark.parametrize("harm", [bytes.upper, lambda _: _parcel_of(b"\xff no request")])
+def test_what_can_not_be_read_is_named_and_left_out_of_an_export(
+    spool: Spooled, tmp_path: Path, name: str, harm: Callable[[bytes], bytes]
+):
+    """The others are exported, the bad one stays where it is, and the exit code tells."""
+    spool.leave("a", 2)
+    bad = spool.parcels()[0]
+    bad.write_bytes(harm(bad.read_bytes()))
+    out, err = spool("export", str(tmp_path / name), code=1)
+    assert out.startswith("3 spans in ")
+    assert str(bad) in err
+    assert err.count("\n") == 1
+    assert len(spool.parcels()) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "spool"]
+
+
+def _parcel_of(body: bytes) -> bytes:
+    return parcel_to_bytes(Parcel(body, 1, {"s": 1}, 1))
+
+
+@pytest.mark.parametrize("name", ["left.jsonl", "left"])
+def test_an_export_of_nothing_that_can_be_read_leaves_no_file(spool: Spooled, tmp_path: Path, name: str):
+    """Neither an empty one, nor one that was begun."""
+    spool.leave("a")
+    for path in spool.parcels():
+        path.write_bytes(b"damaged")
+    out, err = spool("export", str(tmp_path / name), code=1)
+    assert out == f"Nothing could be read, so {tmp_path / name} was not written.\n"
+    assert err.count("\n") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
+
+
+def test_spans_and_events_are_counted_apart(spool: Spooled):
+    """In a list, on their way, and before they are removed."""
+    spool.leave("a", **EVENTS)
+    events = _waiting_events(spool)
+    seen = {str(it["address"]).rpartition("/")[2]: it for it in spool.listed()}
+    assert (seen["traces"]["spans"], seen["traces"]["events"]) == (2, 0)
+    assert (seen["logs"]["spans"], seen["logs"]["events"]) == (0, events)
+    out, _ = spool("clear", "--rejected", "--yes")
+    assert out == "There is nothing to clear.\n"
+    with run_collector(port=spool.port) as collector:
+        out, _ = spool("send")
+        assert f"{spool.url}/v1/traces: 2 spans delivered\n" in out
+        assert f"{spool.url}/v1/logs: {events} events delivered\n" in out
+        assert sum(map(_log_records, collector.logs)) == events
+    spool.leave("b", **EVENTS)
+    events = _waiting_events(spool)
+    out, _ = spool("clear", "--yes")
+    assert out.startswith(f"2 spans, {events} events in ")
+    assert f"  b-0: 2 spans, {events} events\n" in out
+    assert out.endswith(f"2 spans, {events} events are removed.\n")
+
+
 def test_clear_says_what_is_lost_and_leaves_a_living_agent_alone(spool: Spooled):
     """By session, before it removes anything; what a running program owns is no one else's."""
     living = spool.agent("c")
@@ -468,6 +581,15 @@ def test_what_a_receiver_drops_of_a_request_is_told(tmp_path: Path):
     partial = Answer(Verdict.ACCEPTED, "no such tenant", rejected=2)
     done = _deliver(_entries(tmp_path, [b"a"], items=5), Answers(partial))
     assert (done.sent, done.rejected, done.complete, done.trouble) == (3, 2, False, "no such tenant")
+
+
+def test_events_that_are_too_large_are_told_and_stay(tmp_path: Path):
+    """Only spans can be cut."""
+    (entry,) = _entries(tmp_path, [b"no request of spans"], items=4)
+    transport = Answers(Answer(Verdict.REFUSED, "HTTP 413", too_large=True))
+    done = _deliver([replace(entry, signal="logs")], transport)
+    assert (done.sent, done.left, done.trouble) == (0, 1, "HTTP 413")
+    assert entry.path.exists()
 
 
 def test_what_is_too_large_is_cut(tmp_path: Path):

@@ -222,10 +222,10 @@ def _waiting(seen: Look) -> Waiting:
     oldest = seen.waiting.oldest
     return Waiting(
         address=seen.recipient.address or seen.recipient.folder.name,
-        items=seen.waiting.spans,
+        items=seen.waiting.items.total,
         of_living=bool(seen.programs["alive"]),
         age=0.0 if oldest is None else max(0.0, (time.time_ns() - oldest) / 1e9),
-        rejected=seen.rejected.spans,
+        rejected=seen.rejected.items.total,
         damaged=seen.waiting.damaged + seen.rejected.damaged,
         reasons=tuple(reason for reason, _ in seen.rejected.reasons.most_common(3)),
     )
