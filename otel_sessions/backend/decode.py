@@ -22,7 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from otel_sessions import semconv
 from otel_sessions.backend import otlp_json
-from otel_sessions.backend.attributes import Source, sender_of, source_of
+from otel_sessions.backend.attributes import Source, identity, sender_of, source_of, word
 from otel_sessions.backend.decode_logs import (
     announced_root,
     announced_span,
@@ -42,7 +42,17 @@ from otel_sessions.backend.records import (
 )
 from otel_sessions.backend.vocabulary import emitter_of
 
-__all__ = ["MAX_ITEMS", "DecodeError", "ExportRequest", "count_items", "decode", "parse"]
+__all__ = [
+    "MAX_ITEMS",
+    "MOST_APART",
+    "OTHERS",
+    "DecodeError",
+    "ExportRequest",
+    "count_apart",
+    "count_items",
+    "decode",
+    "parse",
+]
 
 ExportRequest = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
 
@@ -57,6 +67,12 @@ MAX_ITEMS: Final = 2**17
 """Most resources, scopes and records in one request. An empty one takes two bytes, almost none of them when
 compressed, and some hundred bytes as a record; and ordinals have to fit 24 bits in the store.
 Exporters send 512 records at a time, collectors 8192 (OpenTelemetry's defaults)."""
+
+MOST_APART: Final = 1_000
+"""Names of metrics, and sessions, whose data points are counted apart."""
+
+OTHERS: Final = "(other)"
+"""What those beyond are counted under."""
 
 
 class DecodeError(ValueError):
@@ -238,8 +254,8 @@ def _metrics(
     message: ExportMetricsServiceRequest, encoding: Encoding, body: bytes, received_at: int
 ) -> Request:
     """Count the data points of each metric and session; the points themselves are not stored."""
-    names: Counter[str] = Counter()
-    sessions: Counter[str] = Counter()
+    names: dict[str, int] = {}
+    sessions: dict[str, int] = {}
     for resource_metrics in message.resource_metrics:
         of_resource = _session_in(resource_metrics.resource.attributes)
         for scope_metrics in resource_metrics.scope_metrics:
@@ -248,15 +264,23 @@ def _metrics(
                 if kind is None:
                     continue
                 points = getattr(metric, kind).data_points
-                names[metric.name] += len(points)
-                sessions.update(_session_in(point.attributes) or of_resource for point in points)
-    del sessions[""]
+                count_apart(names, word(metric.name), len(points))
+                for point in points:
+                    session = _session_in(point.attributes) or of_resource
+                    if session:
+                        count_apart(sessions, session, 1)
     return Request(
         Signal.METRICS, encoding, body, received_at, metrics=names, metric_sessions=sessions, keep=False
     )
 
 
+def count_apart(counts: dict[str, int], name: str, count: int) -> None:
+    """Add to what is counted under a name, or under OTHERS once MOST_APART names are."""
+    key = name if name in counts or len(counts) < MOST_APART else OTHERS
+    counts[key] = counts.get(key, 0) + count
+
+
 def _session_in(attributes: Iterable[KeyValue]) -> str:
-    """Return the `session.id` among attributes; "" where there is none."""
+    """Return the `session.id` among attributes, as index rows hold it; "" where there is none."""
     found = (one.value.string_value for one in attributes if one.key == semconv.SESSION_ID)
-    return next(found, "")
+    return identity(next(found, ""))

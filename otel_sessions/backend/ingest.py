@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.counts import WriteCounts
-from otel_sessions.backend.decode import DecodeError, decode
+from otel_sessions.backend.decode import DecodeError, count_apart, decode
 from otel_sessions.backend.draft import Arrival, Draft, Moment
 from otel_sessions.backend.faults import Faults
 from otel_sessions.backend.live import Live
@@ -52,12 +52,6 @@ PATIENCE: Final = 0.25
 
 PATIENCE_SECONDS = 0.02
 """The most that it waits, however slow the disk."""
-
-MOST_APART: Final = 1_000
-"""Names of metrics, and sessions, whose data points are counted apart."""
-
-OTHERS: Final = "(other)"
-"""What those beyond are counted under."""
 
 STOPPING: Final = "the backend is stopping"
 
@@ -160,8 +154,10 @@ class _Counters:
         for kind, count in request.redacted.items():
             self.redacted[kind] += count
         self.metric_points += sum(request.metrics.values())
-        _add_bounded(self.metrics, request.metrics)
-        _add_bounded(self.metric_sessions, request.metric_sessions)
+        for name, count in request.metrics.items():
+            count_apart(self.metrics, name, count)
+        for session, count in request.metric_sessions.items():
+            count_apart(self.metric_sessions, session, count)
 
 
 class Ingest:
@@ -494,12 +490,6 @@ class Ingest:
         if self._faults.is_for_good(request.body, error):
             return error
         return _not_stored(str(error), full=isinstance(error, FullDiskError))
-
-
-def _add_bounded(counts: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, count in more.items():
-        key = name if name in counts or len(counts) < MOST_APART else OTHERS
-        counts[key] = counts.get(key, 0) + count
 
 
 def _unknown(session_key: str) -> Sequence[RunRecord]:

@@ -23,7 +23,7 @@ from telemetry import (
 
 from otel_sessions import semconv
 from otel_sessions.backend.attributes import MAX_WORD
-from otel_sessions.backend.decode import MAX_ITEMS, DecodeError, decode
+from otel_sessions.backend.decode import MAX_ITEMS, MOST_APART, OTHERS, DecodeError, decode
 from otel_sessions.backend.records import Encoding, Flag, Request, RunEvent, Signal
 
 OURS = semconv.SCOPE_NAME
@@ -113,6 +113,22 @@ def test_metrics_are_counted_and_not_kept() -> None:
     scope.metrics.add(name="empty")
     request = decode(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString(), BEGAN)
     assert (dict(request.metrics), request.keep) == ({"tokens": 2, "calls": 1}, False)
+
+
+def test_what_metrics_are_counted_by_is_bounded_in_number_and_length() -> None:
+    """They are kept as long as the backend runs; two long ids stay two."""
+    message = ExportMetricsServiceRequest()
+    points = (
+        message.resource_metrics.add().scope_metrics.add().metrics.add(name="m" * 9_999).gauge.data_points
+    )
+    long = ["s" * 9_999 + end for end in "ab"]
+    for name in (*long, *(f"session {number}" for number in range(MOST_APART))):
+        points.add().attributes.add(key="session.id").value.string_value = name
+    request = decode(Signal.METRICS, Encoding.PROTOBUF, message.SerializeToString(), BEGAN)
+    assert [(len(name), count) for name, count in request.metrics.items()] == [(MAX_WORD, MOST_APART + 2)]
+    assert len(request.metric_sessions) == MOST_APART + 1
+    assert request.metric_sessions[OTHERS] == 2
+    assert [len(name) for name in request.metric_sessions][:3] == [MAX_WORD, MAX_WORD, len("session 0")]
 
 
 # --- Spans ------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_sessions import semconv
 from otel_sessions.backend import ingest as ingest_module
-from otel_sessions.backend.decode import DecodeError
+from otel_sessions.backend.decode import MOST_APART, DecodeError
 from otel_sessions.backend.faults import ATTEMPTS
-from otel_sessions.backend.ingest import MOST_APART, BackPressureError, Ingest, NotStoredError, Room
+from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Signal
 from otel_sessions.backend.weight import MAX_VALUES
