@@ -4,7 +4,8 @@
 
 The payload is JSON: session id, trace id and span id of the root, and when the token expires (Unix s).
 Nothing else travels with it. The MAC is HMAC-SHA256 under OTEL_SESSIONS_RESUME_SECRET, else under a key that
-this machine's user has in a file of mode 0600, made when it is first needed.
+this machine's user has in a file of mode 0600, made when it is first needed. A file that is no whole key,
+as a power loss may leave, is never used: delete it, and a new key is made, which tokens of before don't fit.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -34,6 +36,7 @@ SHORTEST_SECRET: Final = 16
 """Characters; fewer can be guessed from one token."""
 _PURPOSE: Final = b"otel-sessions resume 1\0"  # so that the same secret may sign other things
 _KEY_FILE: Final = "resume.key"
+_KEY: Final = re.compile(rb"[0-9a-f]{64}")
 _PARTS: Final = 2
 
 
@@ -58,15 +61,15 @@ def opened(text: str, key: bytes | None, now: float) -> Resumed:
     Without a `key` no token can have been made here.
     """
     parts = text.removeprefix(TOKEN_PREFIX).split(".")
-    mac = _read(parts[1]) if len(parts) == _PARTS else None
-    if mac is None:
+    payload, mac = map(_read, parts) if len(parts) == _PARTS else (None, None)
+    if payload is None or mac is None:
         raise ResumeTokenError("resume: the token is damaged: a part of it is missing or was changed")
     if key is None or not hmac.compare_digest(mac, _mac(parts[0], key)):
         raise ResumeTokenError(
             "resume: the token was not made with this key: it is forged, damaged or from another machine; "
             f"to take sessions up on another machine set the same {SECRET} on both"
         )
-    session_id, trace_id, span_id, expires_at = json.loads(_read(parts[0]) or b"")
+    session_id, trace_id, span_id, expires_at = json.loads(payload)
     if now >= expires_at:
         ago = (now - expires_at) / 3600
         raise ResumeTokenError(
@@ -130,11 +133,17 @@ def _kept(path: Path) -> bytes | None:
                     f"{path} can be read by others, who could forge resume tokens: delete it, which makes "
                     f"tokens of before worthless, or set {SECRET}"
                 )
-            return file.read()
+            key = file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _no_key(f"{path}: {error.strerror}") from error
+    if not _KEY.fullmatch(key):  # one that is empty or zeros anybody knows
+        raise ConfigurationError(
+            f"{path} is damaged, and holds no key for resume tokens: delete it, which makes tokens of before "
+            f"worthless, or set {SECRET}"
+        )
+    return key
 
 
 def _made(path: Path) -> bytes:
@@ -145,6 +154,8 @@ def _made(path: Path) -> bytes:
         try:
             with os.fdopen(number, "wb") as file:
                 file.write(secrets.token_hex(32).encode())
+                file.flush()
+                os.fsync(file.fileno())  # a power loss must not leave the name without the key
             with contextlib.suppress(FileExistsError):
                 os.link(name, path)
         finally:

@@ -81,7 +81,7 @@ def test_no_change_of_a_token_passes(data: st.DataObject) -> None:
     """Any sign changed, left out or put in: the token is refused."""
     good = token(Resumed("trip-1", 1, 2), KEY, NOW + 1)
     place = data.draw(st.integers(5, len(good) - 1))
-    sign = data.draw(st.sampled_from("abcXYZ019-_.= \n\0é"))
+    sign = data.draw(st.sampled_from("abcXYZ019-_.= \n\0é\udcff"))
     changed = data.draw(
         st.sampled_from(
             (
@@ -158,6 +158,33 @@ def test_a_key_that_others_can_read_is_not_used(captured_sessions: Captured, hom
             session.resume_token()
         with pytest.raises(ConfigurationError, match="can be read by others"):
             otel_sessions.session("trip", resume=said)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"0123456789abcdef", b"0" * 65])
+def test_a_damaged_key_is_not_used(captured_sessions: Captured, home: Path, content: bytes) -> None:
+    """As a power loss may leave it: whoever knows an empty key can forge tokens."""
+    with otel_sessions.session("trip") as session:
+        session.resume_token()
+        key = next(home.rglob("resume.key"))
+        key.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=r"is damaged.*delete it"):
+            session.resume_token()
+        forged = token(Resumed("stolen", 1, 1), content, 2**40)
+        with pytest.raises(ConfigurationError, match="is damaged"):
+            otel_sessions.session("trip", resume=forged)
+        key.unlink()
+        assert otel_sessions.session("trip", resume=session.resume_token()).id == session.id
+
+
+@pytest.mark.parametrize("forged", ["osr1.\udcff.AAAA", "osr1.é.AAAA", "osr1.AAAA.\udcff"])
+def test_a_token_with_signs_that_none_has_is_refused_as_damaged(
+    captured_sessions: Captured, forged: str
+) -> None:
+    """Such as a variable of the environment or a header bears that is no text."""
+    with pytest.raises(ResumeTokenError, match="damaged"):
+        otel_sessions.session("trip", resume=forged)
+    with pytest.raises(ResumeTokenError, match="damaged"):
+        opened(forged, KEY, NOW)
 
 
 def test_a_secret_of_the_environment_wins_and_no_file_is_made(
