@@ -167,6 +167,17 @@ def test_the_protocol_of_the_other_port_is_seen_by_what_is_spoken(doctor, servin
 
 
 @pytest.mark.slow
+def test_an_endpoint_with_the_path_of_a_signal_is_mended_by_its_root(doctor, serving):
+    """The path is appended to it once more, so nothing arrives; the backend is found nevertheless."""
+    said = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=f"{serving.url}/v1/traces")
+    assert said.problems() == {"effect", "spans", "events"}
+    mended = f"export OTEL_EXPORTER_OTLP_ENDPOINT={serving.url}"
+    assert (said["spans"]["fix"], said["events"]["fix"]) == (mended, mended)
+    assert said["backend"]["seen"].startswith(f"{serving.url}, version ")
+    assert "the probe was not taken" in said["arrival"]["seen"]
+
+
+@pytest.mark.slow
 def test_tls_to_a_port_that_speaks_none_and_none_to_one_that_wants_it(doctor, serving, tmp_path):
     """Each is told apart from a certificate that is not believed, which has another fix."""
     plain = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=f"https://{serving.http}")

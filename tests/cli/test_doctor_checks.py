@@ -29,6 +29,7 @@ from otel_sessions.cli._doctor.findings import CHECKS, Finding, Verdict, worst
 from otel_sessions.cli._doctor.gather import gather_targets, known_names
 from otel_sessions.cli._doctor.installed import check_conflicts, check_copies, check_packages, check_python
 from otel_sessions.cli._doctor.instrumentors import check_instrumentors
+from otel_sessions.cli._doctor.probe import find_backend
 from otel_sessions.cli._doctor.reach import check_answers, check_way
 from otel_sessions.cli._doctor.variables import check_effect, check_values, check_variables
 from otel_sessions.cli._doctor.waiting import check_spool, check_waiting
@@ -533,6 +534,43 @@ def test_an_endpoint_of_spans_alone_is_a_warning_with_its_consequence():
     assert "logs" in finding.fix
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "detail", "fix"),
+    [
+        ("http://h:7318/v1/traces", "HTTP 404 Not Found", "export OTEL_EXPORTER_OTLP_ENDPOINT=http://h:7318"),
+        ("http://h:7318/v1/logs", "HTTP 404 Not Found", "export OTEL_EXPORTER_OTLP_ENDPOINT=http://h:7318"),
+        ("http://h:7318", "HTTP 404 Not Found", "http://h:7318/PATH-OF-ITS-RECEIVER"),
+        ("http://h:7318", "gRPC UNIMPLEMENTED", "export OTEL_EXPORTER_OTLP_PROTOCOL=grpc"),
+    ],
+)
+def test_where_spans_are_not_taken_either_it_is_no_endpoint_of_spans_alone(endpoint, detail, fix):
+    """A Collector with a further pipeline would mend nothing."""
+    none = Answer(_answer.Verdict.UNSUPPORTED, detail)
+    probe = replace(PROBE, answers={"traces": none, "logs": none})
+    found = check_answers(facts({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, probe=probe))
+    assert [it.verdict for it in found] == [PROBLEM, PROBLEM]
+    for finding in found:
+        assert "Spans alone arrive" not in finding.seen
+        assert finding.fix.endswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "backend"),
+    [
+        ("http://127.0.0.1:1/v1/traces", "http://127.0.0.1:1"),
+        ("http://127.0.0.1:1/v1/logs/", "http://127.0.0.1:1"),
+        ("http://127.0.0.1:1/below/v1/traces", "http://127.0.0.1:1/below"),
+        ("http://127.0.0.2:4317", "http://127.0.0.2:4318"),
+    ],
+)
+def test_the_backend_is_looked_for_where_its_page_would_be(endpoint, backend):
+    """Not below a path of OTLP, and not at the port of gRPC, though an endpoint names them by mistake."""
+    targets = gather_targets({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+    tried = find_backend(None, {}, targets, None).tried
+    assert tried[0] == backend
+    assert len(tried) <= 2
+
+
 # --- What came out ---------------------------------------------------------------------------------------
 
 
@@ -588,6 +626,19 @@ def test_a_backend_is_not_found_asks_for_a_token_can_not_store_or_is_of_another_
     other = the(check_backend(replace(BACKEND, version="9.9")), WARNING)
     assert "9.9" in other.seen
     assert other.fix == f"python -m {install_command()}"
+
+
+def test_of_a_probe_that_was_not_taken_nobody_says_that_no_backend_was_asked():
+    """The backend is there; what keeps the probe from it is told once, by `spans`."""
+    refused = Answer(_answer.Verdict.REFUSED, "HTTP 401 Unauthorized")
+    probe = replace(PROBE, answers={"traces": refused, "logs": refused})
+    found = check_arrival(facts(probe=probe, arrived=None))
+    assert {it.check for it in found} == {"arrival", "attributes", "liveness"}
+    assert {it.verdict for it in found} == {UNKNOWN}
+    assert all("the probe was not taken" in it.seen for it in found)
+    assert "see `spans`" in found[0].seen
+    unasked = check_arrival(facts(arrived=None, backend=Backend((ENDPOINT,))))
+    assert all("no backend could be asked" in it.seen for it in unasked)
 
 
 def test_without_an_endpoint_to_send_to_nothing_is_claimed():

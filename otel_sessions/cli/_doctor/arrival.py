@@ -66,7 +66,7 @@ def check_arrival(facts: Facts) -> list[Finding]:
     """Say whether the probe came back, whole."""
     probe, arrived = facts.probe, facts.arrived
     if probe is None or arrived is None:
-        why = facts.why_no_probe or "no backend could be asked"
+        why = facts.why_no_probe or _why_not_asked(facts)
         return [unknown(check, f"not known: {why}") for check in ("arrival", "attributes", "liveness")]
     if arrived.after is None:
         return [
@@ -74,6 +74,12 @@ def check_arrival(facts: Facts) -> list[Finding]:
             *(unknown(check, "the probe did not come") for check in ("attributes", "liveness")),
         ]
     return [_came(arrived), *_attributes(probe, arrived), _liveness(probe, arrived)]
+
+
+def _why_not_asked(facts: Facts) -> str:
+    answer = facts.probe.answers.get("traces") if facts.probe else None
+    taken = answer is not None and answer.verdict is Verdict.ACCEPTED
+    return "no backend could be asked" if taken else "the probe was not taken: see `spans`"
 
 
 def _absent(facts: Facts, arrived: Arrived) -> Finding:

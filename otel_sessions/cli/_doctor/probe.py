@@ -6,6 +6,7 @@ not taken now must not arrive tomorrow. It can't be removed again, so it is name
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from otel_sessions.errors import ConfigurationError, EndpointError
 from otel_sessions.lifecycle import EndReason, Outcome
 from otel_sessions.sdk._answer import Answer, Verdict
 from otel_sessions.sdk._encode import any_value, to_record, to_request, to_resource
-from otel_sessions.sdk._endpoint import HTTP_PORT, Endpoint, Signal
+from otel_sessions.sdk._endpoint import GRPC_PORT, HTTP_PORT, Endpoint, Signal
 from otel_sessions.sdk._events import Event, Origin, Stamp
 from otel_sessions.sdk._transport import open_transport
 
@@ -164,11 +165,17 @@ def _behind(targets: Mapping[Signal, Target]) -> dict[str, str | None]:
         if endpoint.protocol == "grpc":
             scheme = "http" if endpoint.insecure else "https"
             url = f"{scheme}://{_with_port(parts.hostname or '', HTTP_PORT)}"
+        elif parts.port == GRPC_PORT:  # by mistake: a page would be at the other port
+            url = f"{parts.scheme}://{_with_port(parts.hostname or '', HTTP_PORT)}"
         else:
-            base = parts.path.removesuffix("/").removesuffix(f"/v1/{signal}")
-            url = urlunsplit((parts.scheme, parts.netloc, base, "", ""))
+            url = urlunsplit((parts.scheme, parts.netloc, _above_otlp(parts.path), "", ""))
         found.setdefault(url, _token_of(endpoint))
     return found
+
+
+def _above_otlp(path: str) -> str:
+    """Take the paths of signals off, also one that was named by mistake and had another appended."""
+    return re.sub(r"(/v1/(traces|logs)/*)*$", "", path).rstrip("/")
 
 
 def _token_of(endpoint: Endpoint) -> str | None:

@@ -235,7 +235,12 @@ def _answered(facts: Facts, signal: Signal) -> Finding:
     blocked = _first_problem(target.endpoint, facts.reaches.get(signal))
     if blocked is not None and not answer.reached:
         return problem(check, f"{_WHAT[signal]} don't get there: see `{blocked.check}`", blocked.fix)
-    return _refused(check, signal, answer, target.endpoint)
+    return _refused(check, signal, answer, target.endpoint, alone=_takes_spans(facts))
+
+
+def _takes_spans(facts: Facts) -> bool:
+    answer = facts.probe.answers.get("traces") if facts.probe else None
+    return answer is not None and answer.verdict is Verdict.ACCEPTED
 
 
 def _first_problem(endpoint: Endpoint, reach: Reach | None) -> Finding | None:
@@ -256,7 +261,8 @@ def _taken(check: str, signal: Signal, answer: Answer, endpoint: Endpoint) -> Fi
     return ok(check, f"{endpoint.address} takes {_WHAT[signal]}{warned}")
 
 
-def _refused(check: str, signal: Signal, answer: Answer, endpoint: Endpoint) -> Finding:
+def _refused(check: str, signal: Signal, answer: Answer, endpoint: Endpoint, *, alone: bool) -> Finding:
+    """Say why a signal is not taken; `alone` tells whether spans are, so that only events are missing."""
     said = f"{endpoint.address} does not take {_WHAT[signal]}: {answer.detail}"
     detail = answer.detail.upper()
     if any(word in detail for word in _UNAUTHORIZED):
@@ -264,10 +270,13 @@ def _refused(check: str, signal: Signal, answer: Answer, endpoint: Endpoint) -> 
         return problem(
             check, f"{said}; {given}", 'export OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer%20TOKEN"'
         )
-    if "HTTP 404" in detail:
-        return _no_such_path(check, signal, said, endpoint)
-    if answer.verdict is Verdict.UNSUPPORTED and signal == "logs":
+    if "HTTP 404" in detail and (bent := _bent_path(signal, endpoint.address)) is not None:
+        why, fix = bent
+        return problem(check, f"{said}: {why}", fix)
+    if answer.verdict is Verdict.UNSUPPORTED and signal == "logs" and alone:
         return _spans_alone(check, said)
+    if "HTTP 404" in detail:
+        return _no_receiver(check, signal, said, endpoint.address)
     if answer.reached and answer.verdict is Verdict.AGAIN:
         later = f"{said}; it asks to be tried again, so they wait"
         return problem(check, later, "otel-sessions spool list")
@@ -288,31 +297,24 @@ def _spans_alone(check: str, said: str) -> Finding:
 
 
 _UNAUTHORIZED: Final = ("HTTP 401", "HTTP 403", "UNAUTHENTICATED", "PERMISSION_DENIED")
-_LOGS_PIPELINE: Final = (
-    "service: {pipelines: {logs: {receivers: [otlp], exporters: [otlp]}}}  # the Collector's file"
-)
 
 
-def _no_such_path(check: str, signal: Signal, said: str, endpoint: Endpoint) -> Finding:
+def _bent_path(signal: Signal, address: str) -> tuple[str, str] | None:
+    """Return what is wrong with the path of an address, and what mends it; None where nothing is."""
     path = f"/v1/{signal}"
-    address = endpoint.address
     if not address.endswith(path):
         variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
-        return problem(
-            check, f"{said}: the path is not {path}", f"export {variable}={address.rstrip('/')}{path}"
-        )
-    if signal == "logs":
-        return warning(
-            check,
-            f"{said}. Spans alone arrive: nobody sees what is alive, waits, or was lost",
-            _LOGS_PIPELINE,
-        )
+        return f"the path is not {path}", f"export {variable}={address.rstrip('/')}{path}"
     base = address.removesuffix(path)
     if base.endswith(("/v1/traces", "/v1/logs")):
-        bare = base.rpartition("/v1/")[0]
-        return problem(check, f"{said}: a path was appended to one that had it", _endpoint(bare))
+        return "a path was appended to one that had it", _endpoint(base.rpartition("/v1/")[0])
+    return None
+
+
+def _no_receiver(check: str, signal: Signal, said: str, address: str) -> Finding:
+    base = address.removesuffix(f"/v1/{signal}")
     return problem(
         check,
         f"{said}: it is no OTLP receiver, or receives below another path",
-        f"export OTEL_EXPORTER_OTLP_ENDPOINT={base}/PATH-OF-ITS-RECEIVER",
+        _endpoint(f"{base}/PATH-OF-ITS-RECEIVER"),
     )
