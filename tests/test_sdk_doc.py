@@ -10,6 +10,7 @@ import sys
 from dataclasses import fields
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backend_process import clean_environment
@@ -32,7 +33,7 @@ ERRORS = {
 }
 
 
-def found(name: str) -> object:
+def found(name: str) -> Any:
     """Return what a name stands for, `Session.end` say."""
     return reduce(getattr, name.split("."), otel_sessions)
 
