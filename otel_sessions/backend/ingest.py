@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
+from otel_sessions.backend.aside import aside
 from otel_sessions.backend.clock import Clock
 from otel_sessions.backend.counts import WriteCounts
 from otel_sessions.backend.decode import DecodeError, count_apart, decode
@@ -311,9 +312,8 @@ class Ingest:
     async def _decode(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
         if len(body) < THREAD_FROM_BYTES[encoding]:
             return self._read(signal, encoding, body, received_at)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._decode_threads, self._read, signal, encoding, body, received_at
+        return await aside(
+            self._decode_threads, lambda held: self._read(signal, encoding, held, received_at), body
         )
 
     def _read(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:

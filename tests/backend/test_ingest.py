@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,11 +17,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_sessions import semconv
 from otel_sessions.backend import ingest as ingest_module
-from otel_sessions.backend.decode import MOST_APART, DecodeError
+from otel_sessions.backend.decode import MOST_APART, DecodeError, decode
 from otel_sessions.backend.faults import ATTEMPTS
-from otel_sessions.backend.ingest import BackPressureError, Ingest, NotStoredError, Room
+from otel_sessions.backend.ingest import THREAD_FROM_BYTES, BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
-from otel_sessions.backend.records import Changes, Encoding, Signal
+from otel_sessions.backend.records import Changes, Encoding, Request, Signal
 from otel_sessions.backend.weight import MAX_VALUES
 from otel_sessions.errors import BackendError
 
@@ -313,6 +314,46 @@ def test_a_sender_that_goes_away_leaves_its_request_stored_and_no_room_taken() -
             await accept(ingest, traces("here"))
             assert stored_names(store) == ["gone", "here"]
             assert ingest.stats().waiting_bytes == 0
+
+    run(scenario)
+
+
+def test_a_body_takes_room_for_as_long_as_a_thread_has_it_whoever_went_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else senders that give up and come again fill the memory; what no thread has begun with is let go."""
+    gate = threading.Event()
+    began: list[int] = []
+
+    def slow(signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
+        began.append(len(body))
+        assert gate.wait(10)
+        return decode(signal, encoding, body, received_at)
+
+    monkeypatch.setattr(ingest_module, "decode", slow)
+
+    async def scenario() -> None:
+        body = traces(size=THREAD_FROM_BYTES[Encoding.PROTOBUF])
+        waiting = bytes(bytearray(body))  # an object of its own
+        references = sys.getrefcount(waiting)
+        store = MemoryStore()
+        async with ingesting(store) as ingest:
+            read = [asyncio.create_task(accept(ingest, body)) for _ in range(2)]
+            await until(lambda: len(began) == 2)
+            queued = asyncio.create_task(accept(ingest, waiting))
+            await asyncio.sleep(0)
+            assert ingest.stats().waiting_bytes == 3 * len(body)
+            for gone in (queued, *read):
+                gone.cancel()
+            await asyncio.wait({queued})
+            del queued, gone
+            assert ingest.stats().waiting_bytes == 2 * len(body)
+            assert sys.getrefcount(waiting) == references
+            gate.set()
+            await asyncio.wait(read)
+            assert ingest.stats().waiting_bytes == 0
+            assert len(began) == 2
+        assert store.appended == []
 
     run(scenario)
 

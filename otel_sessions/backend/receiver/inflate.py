@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +12,8 @@ if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
 else:
     from backports.zstd import ZstdDecompressor, ZstdError
+
+from otel_sessions.backend.aside import aside
 
 __all__ = ["CODINGS", "MAX_MEMBERS", "BrokenBodyError", "Inflating", "TooLargeError", "inflate"]
 
@@ -136,5 +137,4 @@ class Inflating:
                 return inflate(body, coding, min(INLINE_BYTES, self._limit))
             except TooLargeError:
                 pass  # for the loop, perhaps not for us
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, inflate, body, coding, self._limit)
+        return await aside(self._threads, lambda held: inflate(held, coding, self._limit), body)
