@@ -20,7 +20,8 @@ __all__ = ["Api"]
 TIMEOUT: Final = 10.0
 _SILENCE: Final = 40.0  # seconds without a word after which a stream is dead; it has a ping every 15
 _LONGEST_WORD: Final = 200
-_UNAUTHORIZED: Final = (401, 403)
+_REFUSED: Final = {401: "does not know this token", 403: "lets this token send, but not read"}
+"""What the backend's answer to a token says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Api:
         try:
             response = self._request(connection, path)
             if response.status != http.client.OK:
+                self._insist_on_token(response.status)
                 text = response.read().decode("utf-8", "replace")
                 raise EndpointError(f"{self.url} answered {response.status}: {text[:_LONGEST_WORD]}")
             yield from events(response)
@@ -77,9 +79,9 @@ class Api:
         """Return one span in full, or None where it is not stored."""
         return self._get(f"/spans/{trace_id}/{span_id}")
 
-    def asks_for_token(self) -> bool:
-        """Tell whether it turns us away for want of the right token."""
-        return self._exchange("/api/v1/status")[0] in _UNAUTHORIZED
+    def turns_away(self) -> str | None:
+        """Return why it turns us away for want of the right token; None where it does not."""
+        return self._refusal(self._exchange("/api/v1/status")[0])
 
     def trouble(self) -> str | None:
         """Return why the backend can't store or read now; None where it can."""
@@ -115,10 +117,19 @@ class Api:
             return answer
         if status == http.client.NOT_FOUND:
             return None
-        if status in _UNAUTHORIZED:
-            raise EndpointError(f"{self.url} asks for a token; give --token or set OTEL_SESSIONS_TOKEN")
+        self._insist_on_token(status)
         detail = answer.get("detail") or answer.get("title") or "no detail"
         raise EndpointError(f"{self.url} answered {status}: {detail}")
+
+    def _insist_on_token(self, status: int) -> None:
+        if (refusal := self._refusal(status)) is not None:
+            own = "its own by --token" if self.token else "--token"
+            raise EndpointError(f"{self.url} {refusal}; give {own} or set OTEL_SESSIONS_TOKEN")
+
+    def _refusal(self, status: int) -> str | None:
+        if status not in _REFUSED:
+            return None
+        return _REFUSED[status] if self.token else "asks for a token"
 
     def _exchange(self, path: str) -> tuple[int, str]:
         connection = self._connection(TIMEOUT)

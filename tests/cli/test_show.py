@@ -398,6 +398,21 @@ def test_a_strange_answer_is_told_as_it_is(backend, answer, words):
         run("--url", backend.url)
 
 
+@pytest.mark.parametrize("listed", [[], ["--list"]])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "does not know this token; give its own"), (403, "lets this token send, but not read; give")],
+)
+def test_a_token_that_is_refused_is_not_asked_for_as_if_none_was_given(backend, status, words, listed):
+    """Who mistyped it, or took the agents' one, is told which of the two."""
+    for limit in (1, 20):
+        backend.answers[f"/api/v1/sessions?limit={limit}"] = (status, {"title": "no"})
+    with pytest.raises(EndpointError, match=words) as told:
+        run("--url", backend.url, "--token", "s3cret", *listed)
+    assert "asks for a token" not in str(told.value)
+    assert "s3cret" not in str(told.value)
+
+
 def test_a_token_is_sent_where_given(backend):
     """The token goes as a bearer token."""
     serve_trip(backend)

@@ -142,8 +142,8 @@ def find_backend(
     for number, (url, shown) in enumerate(candidates.items(), 1):
         tried = tuple(candidates)[:number]
         try:
-            if Api(url, shown).asks_for_token():
-                return Backend(tried, url, trouble="it asks for a token")
+            if (refusal := Api(url, shown).turns_away()) is not None:
+                return Backend(tried, url, trouble=f"it {refusal}")
             return _ask(url, shown, tried, in_between=_place(url) not in places)
         except (EndpointError, ConfigurationError) as error:
             trouble = str(error)
