@@ -60,9 +60,15 @@ def _patch_threads() -> None:
 
     @functools.wraps(start)
     def start_inside(self: threading.Thread) -> None:
+        undo: Callable[[], None] | None = None
         with guard("threads"):
-            _prepare(self)
-        start(self)
+            undo = _prepare(self)
+        try:
+            start(self)
+        except BaseException:  # it may be started again, as by who waits for a process at its limit
+            if undo is not None:
+                undo()
+            raise
 
     @functools.wraps(submit)
     def submit_inside(
@@ -87,26 +93,42 @@ def _patch_greenlets() -> None:
         gevent.Greenlet.add_spawn_callback(_prepare_greenlet)
 
 
-def _prepare(thread: threading.Thread) -> None:
-    """Have a thread that is about to start run inside of what is current here."""
+def _prepare(thread: threading.Thread) -> Callable[[], None] | None:
+    """Have a thread that is about to start run inside of what is current here; return what undoes that."""
     if not _patch.wanted or getattr(_patch.submitting, "now", False) or thread.name.startswith(_OURS):
-        return
-    run = thread.run
-    if (inside := _inside(run)) is not run:
+        return None
+    run, own = thread.run, vars(thread)  # its namespace itself, for a subclass may refuse or watch attributes
+    if (inside := _inside(run)) is run:
+        return None
+    before = own.get("run")
 
-        def run_inside() -> None:
-            del thread.run  # else the thread would hold itself
-            inside()
+    def take_back() -> None:
+        if own.get("run") is run_inside:
+            own.pop("run")  # else the thread would hold itself
+            if before is not None:
+                own["run"] = before
 
-        thread.run = run_inside
+    def run_inside() -> None:
+        take_back()
+        inside()
+
+    own["run"] = run_inside
+    return take_back
 
 
 def _prepare_greenlet(greenlet: Any) -> None:
     with guard("threads"):
         if _patch.wanted and _anything_current():
-            context = Context()
-            context.run(_context.swap, _context.snapshot())
+            given: Context | None = greenlet.gr_context
+            context = Context() if given is None else given
+            context.run(_take_along, _context.snapshot())
             greenlet.gr_context = context
+
+
+def _take_along(state: _context.State) -> None:
+    """Make `state` current in a context, unless who made it has said what is."""
+    if not _anything_current():
+        _context.swap(state)
 
 
 def _inside(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -295,6 +295,82 @@ def test_an_option_of_the_environment_does_the_same(run_program: Run):
         assert (ended.code, ended.err) == (0, "")
 
 
+@pytest.mark.parametrize("own", ["", "thread.run = thread.run"], ids=["plain", "run of its own"])
+def test_a_thread_that_could_not_start_does_its_work_when_it_is_started_again(run_program: Run, own: str):
+    """In a process at its limit of threads: it runs in the session of the second start, and is as it was."""
+    ended = run_program(
+        f"""
+        import threading, otel_sessions
+        from otel_sessions.testing import captured_sessions
+        with captured_sessions():
+            otel_sessions.init(thread_context=True)
+            with otel_sessions.session("s") as session:
+                seen = []
+                thread = threading.Thread(target=lambda: seen.append(otel_sessions.current_session()))
+                {own or "pass"}
+                before = dict(vars(thread))
+                name = next(n for n in ("_start_joinable_thread", "_start_new_thread") if hasattr(threading, n))
+                starts = getattr(threading, name)
+                def refuse(*args, **more):
+                    raise RuntimeError("can't start new thread")
+                setattr(threading, name, refuse)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    assert vars(thread).get("run") == before.get("run")
+                else:
+                    raise SystemExit("it was to fail")
+                setattr(threading, name, starts)
+                thread.start()
+                thread.join()
+                assert seen == [session], seen
+                assert vars(thread).get("run") == before.get("run")
+        """
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_a_thread_that_watches_its_attributes_runs_all_the_same(captured_sessions: Captured):
+    """What we put on it is taken off without a word to its class."""
+
+    class Strict(_OwnRun):
+        def __delattr__(self, name: str) -> None:
+            raise TypeError(name)
+
+    otel_sessions.init(thread_context=True)
+    with otel_sessions.session("s"):
+        _joined(Strict(work))
+    captured_sessions.session().assert_tools("t")
+
+
+def test_a_greenlet_keeps_the_context_that_it_was_given(run_program: Run):
+    """Variables of the program that came along by `gr_context` are there, beside the session."""
+    pytest.importorskip("gevent")
+    ended = run_program(
+        """
+        import contextvars, gevent, otel_sessions
+        from otel_sessions.testing import captured_sessions
+        mine = contextvars.ContextVar("mine", default=None)
+        mine.set("kept")
+        outside = contextvars.copy_context()
+        seen = []
+        with captured_sessions():
+            otel_sessions.init(thread_context=True)
+            with otel_sessions.session("s") as session:
+                with otel_sessions.session("inner") as inner:
+                    inside = contextvars.copy_context()
+                for context in (outside, contextvars.copy_context(), inside):
+                    greenlet = gevent.Greenlet(lambda: seen.append((mine.get(), otel_sessions.current_session())))
+                    greenlet.gr_context = context
+                    greenlet.start()
+                    greenlet.join()
+                assert seen == [("kept", session)] * 3, seen
+        """,
+        {"PYTHONWARNINGS": "ignore"},
+    )
+    assert (ended.code, ended.err) == (0, "")
+
+
 def _all_of(captured: Captured) -> list[Any]:
     return [(span.name, span.session_id) for span in captured.spans]
 
