@@ -38,7 +38,7 @@ def is_python(command: Sequence[str], environ: Mapping[str, str]) -> bool:
 
 def with_tracing(environ: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which Python programs are traced from their start."""
-    others = [
-        entry for entry in environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", _FOLDER)
-    ]
+    path = environ.get("PYTHONPATH", "")
+    # An empty entry is the working directory, an empty variable none at all.
+    others = [entry for entry in path.split(os.pathsep) if entry != _FOLDER] if path else []
     return {**environ, "PYTHONPATH": os.pathsep.join([_FOLDER, *others])}

@@ -16,7 +16,7 @@ import pytest
 from backend_process import BackendProcess, clean_environment
 
 from otel_sessions.cli._api import Api
-from otel_sessions.cli._python import is_python
+from otel_sessions.cli._python import is_python, with_tracing
 
 RUN = [sys.executable, "-m", "otel_sessions.cli.main", "run"]
 
@@ -222,6 +222,17 @@ def test_a_python_that_does_not_have_us_runs_as_ever(backend: BackendProcess, tm
     )
     ran = Ran(backend, [str(python), "-c", elsewhere], {}, ())
     assert (ran.process.returncode, ran.process.stdout, ran.process.stderr) == (0, "None\n", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [(None, []), ("", []), ("/a", ["/a"]), ("/a:", ["/a", ""]), (":/a", ["", "/a"])]
+)
+def test_entries_of_the_path_stay_the_empty_one_too(path: str | None, expected: list[str]):
+    """An empty entry means the working directory, an empty variable nothing; twice below us is once."""
+    environ = {} if path is None else {"PYTHONPATH": path.replace(":", os.pathsep)}
+    once = with_tracing(environ)
+    assert once["PYTHONPATH"].split(os.pathsep)[1:] == expected
+    assert with_tracing(once) == once
 
 
 def script(folder: Path, text: bytes) -> str:
