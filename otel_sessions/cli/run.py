@@ -107,7 +107,9 @@ def _let_go_of_outputs() -> None:
     _let_go(sys.stderr)
 
 
-def _let_go(stream: TextIO) -> None:
+def _let_go(stream: TextIO | None) -> None:
+    if stream is None:  # closed before we were started
+        return
     try:
         stream.flush()
     except OSError:
@@ -255,8 +257,6 @@ def _die_of(number: int) -> int:
     """Die of the signal that the command died of, so that whoever waits for us sees what happened."""
     import resource
 
-    sys.stdout.flush()
-    sys.stderr.flush()
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # the core is the command's, not ours
     if number != signal.SIGKILL:

@@ -102,6 +102,19 @@ def test_the_exit_code_is_the_commands_and_without_a_backend_one_line_tells_so(s
     assert "not delivered" in ours[0]
 
 
+@pytest.mark.parametrize(("end", "code"), [("exit 5", 5), ("kill -TERM $$", -signal.SIGTERM)])
+def test_the_exit_code_is_the_commands_where_our_outputs_are_closed(nobody, end: str, code: int):
+    """As cron jobs and daemons are started: then Python has no `sys.stdout`."""
+    shell = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *RUN, "--", "sh", "-c", end],
+        env=nobody,
+        timeout=60,
+        check=False,
+        preexec_fn=_take_signals,
+    )
+    assert shell.returncode == code
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL", "SIGSEGV", "SIGUSR1"])
 def test_who_waits_for_the_runner_sees_the_signal_that_the_command_died_of(start: Start, name: str):
     """A shell shows 128 + its number then, as it would for the command."""
