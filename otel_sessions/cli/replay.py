@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure", "run"]
 
+_HTTP: Final = "http://127.0.0.1:4318"
+_GRPC: Final = "127.0.0.1:4317"
 _TRIES: Final = 5
 _LONGEST_WAIT: Final = 10.0  # seconds; a receiver that asks for more is taken to be out of order
 
@@ -50,12 +53,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", metavar="DIR", nargs="+", type=Path, help="a recording, or a folder of recordings"
     )
+    http, grpc = _endpoints(os.environ)
     parser.add_argument(
-        "--endpoint", metavar="URL", default="http://127.0.0.1:4318", help="OTLP/HTTP (default: %(default)s)"
+        "--endpoint",
+        metavar="URL",
+        default=http,
+        help="OTLP/HTTP (default: $OTEL_EXPORTER_OTLP_ENDPOINT, else $OTEL_SESSIONS_URL: %(default)s)",
     )
-    parser.add_argument(
-        "--grpc", metavar="HOST:PORT", default="127.0.0.1:4317", help="OTLP/gRPC (default: %(default)s)"
-    )
+    parser.add_argument("--grpc", metavar="HOST:PORT", default=grpc, help="OTLP/gRPC (default: %(default)s)")
     add_token(parser)
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
@@ -66,6 +71,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="N times as fast as recorded (default: %(default)g)",
     )
     pace.add_argument("--asap", action="store_true", help="without any pause between requests")
+
+
+def _endpoints(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return where requests over HTTP and over gRPC go; the endpoint of exporters is for their protocol."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
+    http, grpc = environ.get("OTEL_SESSIONS_URL", "").strip(), ""
+    if environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip().lower() == "grpc":
+        grpc = named.rpartition("://")[2].rstrip("/")
+    else:
+        http = named or http
+    return http or _HTTP, grpc or _GRPC
 
 
 def run(args: argparse.Namespace) -> int:

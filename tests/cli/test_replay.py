@@ -191,6 +191,39 @@ def test_order_and_pace_are_kept(receiver, tmp_path, monkeypatch):
     assert slept == pytest.approx([20, 20], abs=2)
 
 
+OTLP, URL, PROTOCOL = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SESSIONS_URL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{OTLP: "{url}"}, {URL: "{url}"}, {OTLP: "{url}/", URL: NOBODY}, {OTLP: " ", URL: "{url}"}],
+)
+def test_requests_go_where_the_environment_sends_telemetry(receiver, tmp_path, monkeypatch, environ):
+    """As exporters of this environment would send it, else to the backend that `show` asks."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value.format(url=receiver.url))
+    assert run("--asap", record(tmp_path / "one", b"1")) == 0
+    assert [seen.path for seen in receiver.seen] == ["/v1/traces"]
+
+
+def test_the_endpoint_of_the_command_line_wins_over_the_environments(receiver, tmp_path, monkeypatch):
+    """Both variables are of no account then."""
+    monkeypatch.setenv(OTLP, NOBODY)
+    monkeypatch.setenv(URL, NOBODY)
+    assert run("--asap", "--endpoint", receiver.url, record(tmp_path / "one", b"1")) == 0
+
+
+def test_an_environment_of_grpc_names_where_grpc_goes(receiver, tmp_path, monkeypatch):
+    """Requests over HTTP are not sent to a port that speaks something else."""
+    monkeypatch.setenv(PROTOCOL, "grpc")
+    monkeypatch.setenv(OTLP, f"http://{receiver.grpc}")
+    monkeypatch.setenv(URL, receiver.url)
+    called = record(tmp_path / "called", b"1", path=GRPC_METHOD, transfer="grpc")
+    assert run("--asap", called, record(tmp_path / "posted", b"2")) == 0
+    assert [seen.path for seen in receiver.seen] == [GRPC_METHOD, "/v1/traces"]
+
+
 def test_a_folder_of_recordings_is_replayed_whole(receiver, tmp_path):
     """The folder above the recordings stands for all of them."""
     for name in ("a", "b", "c"):
