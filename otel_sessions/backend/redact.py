@@ -77,7 +77,7 @@ class Redactor:
         self.kinds = kinds_of(patterns)
         self._patterns = [_Compiled(pattern, pattern.regex) for pattern in patterns]
         self._anywhere = [_Compiled(pattern, loosened(pattern.regex)) for pattern in patterns]
-        self._scanner = _scanner_of([*(loosened(pattern.regex) for pattern in patterns), _NAMED])
+        self._scanner = _scanner_of([*(pattern.scanned for pattern in patterns), _NAMED])
 
     def redact(self, signal: Signal, encoding: Encoding, body: bytes) -> Redacted:
         """Return a request's body without secrets; one that can't be read is returned as it is."""

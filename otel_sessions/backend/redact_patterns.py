@@ -30,12 +30,23 @@ ATTRIBUTE: Final = "attribute"
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One shape of a secret. `check(before, secret)` may still say that it is none."""
+    """One shape of a secret. `check(before, secret)` may still say that it is none.
+
+    `part` is what every match holds and the scan looks for in its stead, where the whole shape has a run of
+    letters with a beginning that is found everywhere in base64: the automaton would remember where each of
+    many such runs began, and build a state for nearly every byte.
+    """
 
     kind: str
     regex: str
     source: str
     check: Callable[[str, str], bool] | None = None
+    part: str = ""
+
+    @property
+    def scanned(self) -> str:
+        """Return what is scanned for: found wherever the pattern matches, whatever its neighbours are."""
+        return loosened(self.part or self.regex)
 
 
 def marker(kind: str) -> str:
@@ -174,14 +185,10 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
     yield Pattern("assignment", rf"{named}\\+[\"']{_ASSIGNED}{deeper}", source, _is_value)
     bare = rf"(?P<secret>{_UNQUOTED}{{6,}})(?:[\s\"'\\,;&)}}\]`]|$)"
     gives = r"[\"'*]*\s*(?::=|=>|[:=]|\b(?:is|was)\b:?)[\s*]*`*"  # with the marks of Markdown
-    yield Pattern("assignment", rf"[?&/:]?[A-Za-z0-9_.-]*{named}{gives}{bare}", source, _is_bare_value)
-    shell = f"(?:{names.upper()})="
-    yield Pattern(
-        "assignment",
-        rf"\b[A-Z0-9_]*{shell}(?P<secret>[^\s\"'`\\]{{4,}})",
-        "environ(7)",
-        _is_variable_value,
-    )
+    assigned = f"{named}{gives}{bare}"
+    yield Pattern("assignment", rf"[?&/:]?[A-Za-z0-9_.-]*{assigned}", source, _is_bare_value, part=assigned)
+    shell = rf"(?:{names.upper()})=(?P<secret>[^\s\"'`\\]{{4,}})"
+    yield Pattern("assignment", rf"\b[A-Z0-9_]*{shell}", "environ(7)", _is_variable_value, part=shell)
     statement = r"\s+(?:by\s+)?'(?P<secret>[^'\s]{4,})'"
     yield Pattern(
         "assignment", rf"(?i:\bpassword|\buser\s+\S+\s+identified){statement}", "SQL, CREATE USER", _is_value
@@ -192,6 +199,7 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
 
 _GITLEAKS: Final = "gitleaks, config/gitleaks.toml"
 _TRUFFLEHOG: Final = "trufflehog, pkg/detectors"
+_USERINFO: Final = r"://[^\s/?#:@\"'<>\\]*:(?P<secret>[^\s/?#@\"'<>\\]+)@"
 _PEM: Final = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _PEM_LINE: Final = r"(?:\s|\\+[nr])*(?:[A-Za-z-]+: [^\s\\]*|[A-Za-z0-9+/=]{16,})"
 _PEM_END: Final = r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
@@ -211,6 +219,7 @@ DEFAULTS: Final = (
         r"\bsk-(?:[A-Za-z0-9_-]*[-_])?[A-Za-z0-9]{20,}[A-Za-z0-9_-]*",
         _GITLEAKS,
         _is_mixed,
+        part=r"sk-[A-Za-z0-9_-]{20}",
     ),
     Pattern("groq-key", r"\bgsk_[A-Za-z0-9]{40,}", _TRUFFLEHOG),
     Pattern("xai-key", r"\bxai-[A-Za-z0-9]{60,}", _TRUFFLEHOG),
@@ -252,14 +261,22 @@ DEFAULTS: Final = (
     Pattern("npm-token", r"\bnpm_[A-Za-z0-9]{36}\b", _GITLEAKS),
     Pattern("pypi-token", r"\bpypi-AgE[A-Za-z0-9_-]{50,}", _GITLEAKS),
     Pattern("sendgrid-key", r"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}", _GITLEAKS),
-    Pattern("telegram-token", r"\b(?P<secret>\d{8,10}:AA[A-Za-z0-9_-]{33})(?:[^A-Za-z0-9_-]|$)", _TRUFFLEHOG),
+    Pattern(
+        "telegram-token",
+        r"\b(?P<secret>\d{8,10}:AA[A-Za-z0-9_-]{33})(?:[^A-Za-z0-9_-]|$)",
+        _TRUFFLEHOG,
+        part=":AA[A-Za-z0-9_-]{33}",
+    ),
     Pattern("age-key", r"\bAGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}\b", _GITLEAKS),
     Pattern("airtable-token", r"\bpat[A-Za-z0-9]{14}\.[a-f0-9]{64}\b", _GITLEAKS),
     Pattern("atlassian-token", r"\bATATT3[A-Za-z0-9_=-]{150,}", _GITLEAKS),
     Pattern("databricks-token", r"\bdapi[a-f0-9]{32}(?:-\d)?\b", _GITLEAKS),
     Pattern("digitalocean-token", r"\bdo[opr]_v1_[a-f0-9]{64}\b", _GITLEAKS),
     Pattern(
-        "discord-token", r"\b[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}", _TRUFFLEHOG
+        "discord-token",
+        r"\b[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
+        _TRUFFLEHOG,
+        part=r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}",
     ),
     Pattern("grafana-token", r"\bglsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}\b", _GITLEAKS),
     Pattern("linear-key", r"\blin_api_[A-Za-z0-9]{40}\b", _GITLEAKS),
@@ -273,6 +290,7 @@ DEFAULTS: Final = (
         "jwt",
         r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]+){1,3}",
         "RFC 7519, section 3; RFC 7516, section 7.1",
+        part="eyJ[A-Za-z0-9_-]{10}",
     ),
     Pattern(
         "authorization",
@@ -295,9 +313,10 @@ DEFAULTS: Final = (
     ),
     Pattern(
         "url-password",
-        r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@\"'<>\\]*:(?P<secret>[^\s/?#@\"'<>\\]+)@",
+        rf"\b[A-Za-z][A-Za-z0-9+.-]*{_USERINFO}",
         "RFC 3986, section 3.2.1",
         _is_value,
+        part=_USERINFO,
     ),
     Pattern(
         "authorization",

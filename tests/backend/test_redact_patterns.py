@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import re2
 from fake_secrets import IN_CONTEXT, SECRETS, Secret
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_sessions.backend import redact
@@ -168,6 +168,21 @@ def test_what_a_pattern_finds_its_loosened_form_finds_anywhere(
     pattern = r"\bAB[0-9]{2}\b|^CD|EF$"
     if re2.search(pattern, text):
         assert re2.search(loosened(pattern).encode(), before + text.encode() + after)
+
+
+@pytest.mark.parametrize("number", [n for n, pattern in enumerate(DEFAULTS) if pattern.part])
+def test_what_a_pattern_finds_the_scan_finds_by_its_part(number: int) -> None:
+    """The part is necessary: a body whose secret the scan passes over would be stored as it is."""
+    pattern = DEFAULTS[number]
+    shape = re2.compile(pattern.regex.encode())
+
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.from_regex(pattern.regex, alphabet=st.characters(codec="ascii")), st.binary(), st.binary())
+    def check(text: str, before: bytes, after: bytes) -> None:
+        if shape.search(text.encode()):
+            assert number in REDACTOR.scan(before + text.encode() + after)
+
+    check()
 
 
 # --- patterns of users ----------------------------------------------------------------------------------------
