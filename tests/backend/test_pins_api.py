@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from backend_process import BackendProcess
 from otlp_requests import PROTOBUF, span, traces
+
+from otel_sessions.backend.api.pins import pin
+from otel_sessions.backend.api.problems import ProblemError
 
 
 def store(backend: BackendProcess, *sessions: str) -> None:
@@ -44,6 +51,22 @@ def test_a_session_that_is_not_there_can_not_be_pinned(backend: BackendProcess) 
     assert headers["Content-Type"].startswith("application/problem+json")
     store(backend, "nobody")
     assert not is_pinned(backend, "nobody")
+
+
+def test_a_session_that_goes_while_it_is_pinned_is_not_said_to_be_kept() -> None:
+    """Retention may take it between the look at it and the write."""
+
+    async def between(errand: Callable[[], bool], take: Callable[[bool], object]) -> bool:
+        there = errand()
+        take(there)
+        return there
+
+    store = SimpleNamespace(record=lambda _: SimpleNamespace(id="ours"), pin=lambda _, pinned: False)
+    services = SimpleNamespace(store=store, ingest=SimpleNamespace(between=between))
+    request = make_mocked_request("PUT", "/api/v1/sessions/trip/pin", match_info={"id": "trip"})
+    with pytest.raises(ProblemError) as raised:
+        asyncio.run(pin(services, request))  # type: ignore[arg-type]
+    assert raised.value.status == 404
 
 
 @pytest.mark.slow

@@ -257,3 +257,18 @@ def test_a_parent_that_was_removed_is_missing(store: Store) -> None:
     store.append([traces(span(1, "s-1"), span(2, "s-2", parent=1))], [run("s-2", 2)])
     (step, *_) = prune(store)
     assert [(session.id, session.missing_spans) for session in step.changes.sessions] == [(S2, 1)]
+
+
+def test_a_pin_says_whether_there_is_such_a_session(store: Store) -> None:
+    """Of one that was removed a moment before, nothing is kept for a later one of its id."""
+    store.append([traces(span(1, "s-1"))])
+    assert store.pin(S1, pinned=True)
+    assert store.pin(S1, pinned=True)
+    assert store.pin(S1, pinned=False)
+    assert store.pin(S1, pinned=False)
+    prune(store)
+    assert not store.pin(S1, pinned=True)
+    assert not store.pin(S1, pinned=False)
+    store.append([traces(span(1, "s-1"))])
+    prune(store)
+    assert ids(store) == set()

@@ -6,8 +6,7 @@ import asyncio
 
 from aiohttp import hdrs, web
 
-from otel_sessions.backend.api.problems import ProblemError
-from otel_sessions.backend.api.sessions import found
+from otel_sessions.backend.api.problems import ProblemError, no_session
 from otel_sessions.backend.replies import answer
 from otel_sessions.backend.services import Services
 from otel_sessions.errors import BackendError
@@ -23,10 +22,16 @@ async def csrf(services: Services, request: web.Request) -> web.Response:
 async def pin(services: Services, request: web.Request) -> web.Response:
     """Keep a session from retention (PUT), or no longer (DELETE). Raises ProblemError (404, 503)."""
     pinned = request.method == hdrs.METH_PUT
-    detail = await asyncio.to_thread(found, services.store, request.match_info["id"])
-    session_id = detail.session.id
+    ref = request.match_info["id"]
+    record = await asyncio.to_thread(services.store.record, ref)
+    if record is None:
+        raise no_session(ref)
     try:
-        await services.ingest.between(lambda: services.store.pin(session_id, pinned=pinned), lambda _: None)
+        there = await services.ingest.between(
+            lambda: services.store.pin(record.id, pinned=pinned), lambda _: None
+        )
     except BackendError as error:
         raise ProblemError(503, str(error), headers={hdrs.RETRY_AFTER: "5"}) from error
-    return await answer(request, lambda: {"id": session_id, "pinned": pinned})
+    if not there:  # retention removed it meanwhile
+        raise no_session(ref)
+    return await answer(request, lambda: {"id": record.id, "pinned": pinned})

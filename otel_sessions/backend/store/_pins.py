@@ -7,10 +7,13 @@ import sqlite3
 __all__ = ["is_pinned", "set_pinned"]
 
 
-def set_pinned(conn: sqlite3.Connection, session_id: str, *, pinned: bool) -> None:
-    """Keep a session whatever the retention is, or no longer; idempotent."""
-    statement = "INSERT OR IGNORE INTO pins VALUES (?)" if pinned else "DELETE FROM pins WHERE id = ?"
-    conn.execute(statement, (session_id,))
+def set_pinned(conn: sqlite3.Connection, session_id: str, *, pinned: bool) -> bool:
+    """Keep a session whatever the retention is, or no longer; return whether there is such a session."""
+    if pinned:  # in one statement with the look at it, which no removal comes between
+        conn.execute("INSERT OR IGNORE INTO pins SELECT id FROM sessions WHERE id = ?", (session_id,))
+        return is_pinned(conn, session_id)
+    conn.execute("DELETE FROM pins WHERE id = ?", (session_id,))
+    return conn.execute("SELECT 1 FROM sessions WHERE id = ?", (session_id,)).fetchone() is not None
 
 
 def is_pinned(conn: sqlite3.Connection, session_id: str) -> bool:

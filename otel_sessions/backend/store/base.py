@@ -285,8 +285,11 @@ class Store(Protocol):
         """
         ...
 
-    def pin(self, session_id: str, *, pinned: bool) -> None:
-        """Keep a session from retention, or no longer; by our id, idempotent. Raises BackendError."""
+    def pin(self, session_id: str, *, pinned: bool) -> bool:
+        """Keep a session from retention, or no longer; by our id, idempotent. Raises BackendError.
+
+        Return whether it is there: nothing is kept for one that is not.
+        """
         ...
 
     def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:

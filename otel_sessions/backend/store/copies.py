@@ -69,7 +69,8 @@ def pin(folder: Path, session: str, *, pinned: bool) -> str:
                 many = "more than one session" if found else "no session"
                 raise BackendError(f"{folder} holds {many} {session}; its id is on its page.")
             row = found[0]
-        set_pinned(conn, row[0], pinned=pinned)
+        if not set_pinned(conn, row[0], pinned=pinned):
+            raise BackendError(f"{folder} holds no session {session} any more: it was removed just now.")
     return row[0]
 
 

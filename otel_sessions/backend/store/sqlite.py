@@ -130,13 +130,13 @@ class SqliteStore:
             for statement in _PROBE:
                 self._conn.execute(statement)  # a transaction each, or nothing would reach the disk
 
-    def pin(self, session_id: str, *, pinned: bool) -> None:
-        """Keep a session from retention, or no longer; idempotent."""
+    def pin(self, session_id: str, *, pinned: bool) -> bool:
+        """Keep a session from retention, or no longer; return whether it is there."""
         with self._writing, translated(self._path):
             if self._closed:
                 raise BackendError("The store is closed.")
             self._insist_on_the_file()
-            set_pinned(self._conn, session_id, pinned=pinned)
+            return set_pinned(self._conn, session_id, pinned=pinned)
 
     def prunable(self, retention: Retention, now: int, idle_before: int) -> Prunable:
         """Say what `prune` would remove."""
