@@ -183,6 +183,7 @@ class Courier:
             if not self._put(parcel):
                 self._remember(parcel)
             self._changed.notify_all()
+            self._let_go_after_the_end()
         self.start()
 
     def flush(self, deadline: float, *, patient: bool = True) -> bool:
@@ -242,8 +243,16 @@ class Courier:
                     if not self._put(parcel):
                         self._lose(parcel.sessions, "not sent in time")
                 self._in_memory = 0
+                self._let_go_after_the_end()
             finally:
                 self._lock.release()
+
+    def _let_go_after_the_end(self) -> None:
+        """Leave what came after the thread to whoever comes next: a folder in hand is an open file."""
+        ended = self._stopped and (self._thread is None or not self._thread.is_alive())
+        if ended and self._spool is not None:
+            with guard("spool"):
+                self._spool.close()
 
     @property
     def stopped(self) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-__all__ = ["WATCHED", "Claims", "NoLocksError", "Owned", "own"]
+__all__ = ["WATCHED", "Claims", "NoLocksError", "Owned", "is_locked", "own"]
 
 fcntl: ModuleType | None
 try:
@@ -86,6 +86,11 @@ def own(parent: Path, *, locks: bool = True) -> Owned:
     except OSError:
         Owned(hidden, lock).forget()
         raise
+
+
+def is_locked(folder: Path) -> bool:
+    """Tell whether a lock shows who owns a folder: to claim it opens a file, for as long as it is held."""
+    return (folder / _LOCK).exists()
 
 
 class Claims:

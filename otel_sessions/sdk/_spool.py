@@ -20,7 +20,7 @@ import hashlib
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +28,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Final
 
-from otel_sessions.sdk._ownership import Claims, Owned, own
+from otel_sessions.sdk._ownership import Claims, Owned, is_locked, own
 from otel_sessions.sdk._parcel import DamagedParcelError, Parcel, parcel_from_bytes, parcel_to_bytes
 
 __all__ = ["Kept", "Limits", "Spool", "spool_folder"]
@@ -39,6 +39,10 @@ _UNFINISHED: Final = ".tmp"
 
 _LARGEST: Final = 256 * 1024 * 1024
 """Bytes of a file that can be ours: no request is larger, whatever else lies in the folder."""
+
+_HELD: Final = 16
+"""Folders of dead processes that are held at once: each has a lock, and its file is one of those that the
+program may have open."""
 
 _FOR_A_MOMENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
 """Errors that say nothing about a file: the process or the system has too much open just now."""
@@ -89,6 +93,8 @@ class Spool:
         self._claims = Claims()
         self._own: Owned | None = None
         self._taken: dict[Path, Owned] = {}
+        self._further: deque[tuple[Path, int]] = deque()  # of others, dead or not, and how much is in them
+        self._looked = 0.0
         self._queue: deque[Kept] = deque()
         self._inherited: deque[Kept] = deque()
         self._waiting = 0
@@ -159,6 +165,8 @@ class Spool:
 
     def _make_room(self, size: int) -> None:
         while self.size + size > self._limits.size:
+            if not self._inherited:
+                self._take_further()
             oldest = next((kept for kept in self._by_worth() if kept is not self._in_hand), None)
             if oldest is None:
                 return
@@ -196,7 +204,7 @@ class Spool:
         read now, but may be later. What is returned stays in hand, and is not dropped, until it is removed or
         rejected, or another one is.
         """
-        while len(self):
+        while len(self) or self._take_further():
             kept = (self._queue or self._inherited)[0]
             try:
                 parcel = parcel_from_bytes(kept.path.read_bytes())
@@ -239,9 +247,14 @@ class Spool:
     # --- What others left -----------------------------------------------------------------------------------
 
     def take_over(self, now: float) -> int:
-        """Take what dead processes left for this address; return how many parcels. `now`: monotonic s."""
+        """Take what dead processes left for this address; return how many parcels. `now`: monotonic s.
+
+        Of many a few at a time: the next ones' turn comes when these are sent.
+        """
         found = 0
         self._others = 0
+        self._further.clear()
+        self._looked = now
         if self._own is not None:
             self._own.touch()
         mine = self._own.folder if self._own is not None else None
@@ -252,20 +265,47 @@ class Spool:
             if owned is not None:
                 owned.touch()
                 continue
-            owned = None
-            with suppress(OSError):  # of another user's
-                owned = self._claims.claim(folder, now)
-            if owned is None:
-                self._others += sum(kept.size for kept in _parcels(folder))
-                continue
-            self._taken[owned.folder] = owned
-            _clear(owned.folder)
-            left = list(_parcels(owned.folder))
-            self._inherited.extend(left)
-            self._waiting += sum(kept.size for kept in left)
-            found += len(left)
-            if not left:
-                self._taken.pop(owned.folder).let_go()
+            if self._holds_enough and is_locked(folder):
+                self._leave_for_later(folder)
+            else:
+                found += self._take(folder, now)
+        return found
+
+    @property
+    def _holds_enough(self) -> bool:
+        return sum(owned.lock is not None for owned in self._taken.values()) >= _HELD
+
+    def _leave_for_later(self, folder: Path) -> None:
+        size = _size(_parcels(folder))
+        self._others += size
+        self._further.append((folder, size))
+
+    def _take(self, folder: Path, now: float) -> int:
+        """Take one folder, if its owner is gone; return how many parcels are in it."""
+        owned = None
+        with suppress(OSError):  # of another user's
+            owned = self._claims.claim(folder, now)
+        if owned is None:
+            self._others += _size(_parcels(folder))
+            return 0
+        _clear(owned.folder)
+        left = list(_parcels(owned.folder))
+        if not left:
+            owned.let_go()
+            return 0
+        self._taken[owned.folder] = owned
+        self._inherited.extend(left)
+        self._waiting += _size(left)
+        return len(left)
+
+    def _take_further(self) -> int:
+        """Take more of what dead processes left, now that what was taken is sent; return how many parcels."""
+        self.let_go_of_empty()
+        found = 0
+        while self._further and not self._holds_enough:
+            folder, size = self._further.popleft()
+            self._others -= size
+            found += self._take(folder, self._looked)
         return found
 
     def sweep(self, now: float) -> int:
@@ -331,6 +371,7 @@ class Spool:
         owned = [*([self._own] if self._own is not None else []), *self._taken.values()]
         self._own = None
         self._taken.clear()
+        self._further.clear()
         self._queue.clear()
         self._inherited.clear()
         self._waiting = 0
@@ -383,6 +424,10 @@ def _parcels(folder: Path) -> Iterator[Kept]:
                     # Reading a pipe that somebody put there never ends, and a huge file fills the memory.
                     if S_ISREG(found.st_mode) and found.st_size <= _LARGEST:
                         yield Kept(path, found.st_size)
+
+
+def _size(parcels: Iterable[Kept]) -> int:
+    return sum(kept.size for kept in parcels)
 
 
 def _clear(folder: Path) -> None:

@@ -600,7 +600,19 @@ def test_what_waited_in_memory_is_on_disk_at_the_end_where_that_is_possible_agai
     assert (courier.carried().kept, courier.carried().waiting, courier.carried().dropped) == (1, 0, {})
     left = Spool(tmp_path, "traces", "x", Limits())
     courier._thread.join(10)
-    courier._spool.close()
     left.take_over(time.monotonic())
     assert len(left) == 1
     left.close()
+
+
+def test_what_comes_after_the_end_is_on_disk_and_keeps_no_file_open(tmp_path, free_port):
+    """As the last events do that another thread still had: the next program sends them."""
+    with _courier(free_port, tmp_path) as courier:
+        courier.take(_parcel("a"))
+        courier.stop(time.monotonic() + 0.1)
+        courier._thread.join(10)
+        courier.take(_parcel("b"))
+        assert courier.carried().kept == 2
+        left = Spool(tmp_path, "traces", courier._destination.address, Limits())
+        assert left.take_over(time.monotonic()) == 2
+        left.close()

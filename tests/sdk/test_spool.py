@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -385,6 +387,66 @@ def test_a_file_that_can_not_be_read_just_now_is_kept(tmp_path):
     assert _drain(spool) == [b"a"]
     assert dict(spool.lost) == {}
     spool.close()
+
+
+_FILES = Path("/proc/self/fd")
+
+
+def _open_files():
+    return len(list(_FILES.iterdir()))
+
+
+def _many_dead(root, count):
+    """Leave what as many short programs leave that found nobody listening."""
+    (one,) = [folder for folder in root.glob("traces-*/*") if folder.is_dir()]
+    for number in range(1, count):
+        shutil.copytree(one, one.with_name(f"{one.name}{number:04d}"))
+
+
+@pytest.mark.skipif(not _FILES.is_dir(), reason="counts open files")
+def test_what_many_programs_left_takes_few_of_this_ones_files(dead_writer):
+    """A few folders are held at once, and nevertheless all of it leaves, and the spool knows how much waits."""
+    root = dead_writer(2)
+    _many_dead(root, 60)
+    before = _open_files()
+    spool = _spool(root)
+    spool.take_over(0.0)
+    size, found, most = spool.size, 0, 0
+    parcels = [path.stat().st_size for path in root.glob("traces-*/*/0*")]
+    assert (len(parcels), size) == (120, sum(parcels))
+    while (first := spool.first()) is not None:
+        most = max(most, _open_files() - before)
+        spool.remove(first[0])
+        found += 1
+        size -= first[0].size
+        assert spool.size == size
+    assert (found, size, most) == (120, 0, 16)
+    assert _open_files() == before
+    assert [path.name for path in root.rglob("*") if path.name == "lock"] == []
+
+
+def test_in_a_full_spool_all_that_others_left_gives_way_first(dead_writer):
+    """Even what is not held yet: what this program writes is worth more."""
+    root = dead_writer(1)
+    _many_dead(root, 40)
+    size = sum(path.stat().st_size for path in root.glob("traces-*/*/0*"))
+    spool = _spool(root, Limits(size=size))
+    spool.take_over(0.0)
+    for number in range(20):
+        spool.put(_parcel(b"own %d" % number))
+    assert spool.lost == {}
+    assert spool.size <= size
+    assert sum(spool.lost_of_others.values()) > 2 * 16
+    assert [body for body in _drain(spool) if body.startswith(b"own")] == [b"own %d" % n for n in range(20)]
+
+
+def test_what_is_not_held_yet_leaves_with_another_who_comes(dead_writer):
+    """Whoever has enough to send leaves the rest to others, and neither sends what the other has."""
+    root = dead_writer(1)
+    _many_dead(root, 40)
+    one, other = _spool(root), _spool(root)
+    assert (one.take_over(0.0), other.take_over(0.0)) == (16, 16)
+    assert (len(_drain(one)), len(_drain(other))) == (24, 16)
 
 
 def test_half_a_file_of_a_killed_process_does_not_stay_for_ever(dead_writer):
