@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import string
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -29,6 +31,7 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 COOKIE_SECONDS: Final = 30 * 24 * 3600
 
 _OTLP: Final = ("/v1/", "/v1development/")
+_IN_URLS: Final = string.punctuation.replace("\\", "")  # "%" too: it is encoded already
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
@@ -131,8 +134,9 @@ def _is_preflight(request: web.Request) -> bool:
 
 
 def _welcome(request: web.Request, cookie: str) -> web.Response:
-    # One slash only: "//elsewhere" would lead to another server.
-    target = "/" + str(request.rel_url.without_query_params("token")).lstrip("/")
+    # One slash only: "//elsewhere" would lead to another server; browsers read "/\elsewhere" as the same.
+    kept = quote(str(request.rel_url.without_query_params("token")), safe=_IN_URLS)
+    target = "/" + kept.lstrip("/")
     response = web.Response(status=303, headers={hdrs.LOCATION: target, "Referrer-Policy": "no-referrer"})
     by_tls = request.headers.get("X-Forwarded-Proto", request.scheme).lower() == "https"
     response.set_cookie(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -110,6 +113,27 @@ def test_the_cookie_of_the_page_bears_the_right_of_its_token(guarded: BackendPro
     status, headers, _ = guarded.exchange("GET", f"/sessions?token={SEND}")
     assert status == 403
     assert "Set-Cookie" not in headers
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "/\\evil.example/", "/\\/evil.example/", "\\/x", "http://evil.example//x"]
+)
+def test_opening_the_page_never_leads_to_another_server(guarded: BackendProcess, path: str) -> None:
+    """Browsers read a backslash as a slash, and two at the beginning as another host."""
+    host, port = guarded.http.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        request = (
+            f"GET {path}?token={FULL}&q=a%20b HTTP/1.1\r\nHost: {guarded.http}\r\nConnection: close\r\n\r\n"
+        )
+        connection.sendall(request.encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+    location = answer.headers.get("Location")
+    if location is None:
+        assert answer.status == 400
+    else:
+        assert answer.status == 303
+        assert re.fullmatch(r"/(?![/\\])[^\\]*\?q=a(%20|\+)b", location), location
 
 
 def test_behind_tls_the_cookie_is_for_tls_alone(guarded: BackendProcess) -> None:
