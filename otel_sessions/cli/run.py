@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -126,8 +127,9 @@ def _in_session(command: Sequence[str], args: argparse.Namespace, mask: set[int]
     try:
         child = _spawn(command, _environment(command, args.instrument), mask)
     except OSError as error:
-        session.end("error", message=f"{command[0]}: {error.strerror}")
-        print(f"otel-sessions: {command[0]}: {error.strerror}", file=sys.stderr)
+        why = f"{command[0]}: {_why_not_run(command[0], error)}"
+        session.end("error", reason="error", message=why)
+        print(f"otel-sessions: {why}", file=sys.stderr)
         ended = Ended(_NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_EXECUTABLE)
     else:
         ended = _wait(child)
@@ -135,6 +137,12 @@ def _in_session(command: Sequence[str], args: argparse.Namespace, mask: set[int]
         session.end(verdict.outcome, reason=verdict.reason, message=verdict.message)
     otel_sessions.shutdown(_DEADLINE)
     return ended
+
+
+def _why_not_run(program: str, error: OSError) -> str:
+    if not isinstance(error, FileNotFoundError):
+        return str(error.strerror)
+    return "its interpreter was not found" if shutil.which(program) else "command not found"
 
 
 def _environment(command: Sequence[str], instrument: bool | None) -> dict[str, str]:

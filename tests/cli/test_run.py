@@ -269,20 +269,29 @@ def test_open_files_are_the_commands_too(nobody: dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("command", "refusal"),
     [
-        (("no-such-command-anywhere",), 127, "no-such-command-anywhere: No such file"),
-        ((os.devnull,), 126, "/dev/null: Permission denied"),
+        ("no-such-command-anywhere", (127, "no-such-command-anywhere: command not found")),
+        ("./no-such-script", (127, "./no-such-script: command not found")),
+        ("./orphan", (127, "./orphan: its interpreter was not found")),
+        (os.devnull, (126, "/dev/null: Permission denied")),
     ],
 )
-def test_what_can_not_be_run_is_said_with_a_shells_exit_code(
-    start: Start, command: tuple[str, ...], code: int, said: str
+def test_what_can_not_be_run_is_an_error_with_a_shells_exit_code(
+    start: Start, backend: BackendProcess, tmp_path: Path, command: str, refusal: tuple[int, str]
 ):
-    """127: there is none; 126: it is no program."""
-    process = start(*command)
+    """127: there is none; 126: it is no program. Nothing was completed, and the session says why."""
+    code, said = refusal
+    (tmp_path / "orphan").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "orphan").chmod(0o755)
+    process = start(command, options=("--id", "never-ran"), env=sending_to(backend), cwd=tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
-    assert said in err.decode()
+    assert err.decode() == f"otel-sessions: {said}\n"
+    session = told(backend, "never-ran", lambda it: it["state"] == "ended" and it["spans"] == 1)
+    assert (session["end_reason"], session["outcome"]) == ("error", "error")
+    _, _, stored = backend.exchange("GET", "/api/v1/sessions/never-ran/otlp")
+    assert said.encode() in stored
 
 
 def test_without_a_command_one_line_says_how_to_give_one(start: Start):
