@@ -49,9 +49,10 @@ __all__ = [
     "DecodeError",
     "ExportRequest",
     "count_apart",
-    "count_items",
     "decode",
     "parse",
+    "parse_bounded",
+    "unreadable",
 ]
 
 ExportRequest = ExportTraceServiceRequest | ExportLogsServiceRequest | ExportMetricsServiceRequest
@@ -85,16 +86,22 @@ def decode(signal: Signal, encoding: Encoding, body: bytes, received_at: int) ->
     Raises DecodeError where the body as a whole can't be read, or holds more than MAX_ITEMS. A span without a
     valid id is rejected alone: `Request.rejected` counts such, and the rest is kept.
     """
-    message = parse(signal, encoding, body)
-    if count_items(message) > MAX_ITEMS:
-        raise DecodeError(
-            f"the request holds more than {MAX_ITEMS} resources, scopes and records: send less at once"
-        )
+    message = parse_bounded(signal, encoding, body)
     if isinstance(message, ExportTraceServiceRequest):
         return _traces(message, encoding, body, received_at)
     if isinstance(message, ExportLogsServiceRequest):
         return _logs(message, encoding, body, received_at)
     return _metrics(message, encoding, body, received_at)
+
+
+def parse_bounded(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
+    """Read a body into its message. Raises DecodeError, also where it holds more than MAX_ITEMS."""
+    message = parse(signal, encoding, body)
+    if _count_items(message) > MAX_ITEMS:
+        raise DecodeError(
+            f"the request holds more than {MAX_ITEMS} resources, scopes and records: send less at once"
+        )
+    return message
 
 
 def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
@@ -105,10 +112,15 @@ def parse(signal: Signal, encoding: Encoding, body: bytes) -> ExportRequest:
             return otlp_json.parse(kind, body)
         return kind.FromString(body)
     except (WireError, ValueError) as error:
-        raise DecodeError(f"the body is no {kind.__name__} in {encoding.value}: {error}") from error
+        raise unreadable(signal, encoding, error) from error
 
 
-def count_items(message: ExportRequest) -> int:
+def unreadable(signal: Signal, encoding: Encoding, error: Exception) -> DecodeError:
+    """Say that a body is not what it is said to be."""
+    return DecodeError(f"the body is no {_MESSAGES[signal].__name__} in {encoding.value}: {error}")
+
+
+def _count_items(message: ExportRequest) -> int:
     """Count resources, scopes and records (for metrics, the metrics), without a look into any record."""
     if isinstance(message, ExportTraceServiceRequest):
         scopes = [group.scope_spans for group in message.resource_spans]

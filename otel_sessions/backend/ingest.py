@@ -322,8 +322,8 @@ class Ingest:
             raise DecodeError(f"the request holds more than {MAX_VALUES[encoding]} values: send less at once")
         if self._redactor is None:
             return decode(signal, encoding, body, received_at)
-        clean = self._redactor.redact(signal, encoding, body)
         try:
+            clean = self._redactor.redact(signal, encoding, body)
             request = decode(signal, encoding, clean.body, received_at)
         except DecodeError as error:
             raise DecodeError(self._redactor.text(str(error))) from None  # it may quote what can't be read

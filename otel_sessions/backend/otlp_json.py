@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_sessions.backend.json_values import loads
 
-__all__ = ["log_json", "parse", "resource_json", "scope_json", "span_json"]
+__all__ = ["log_json", "parse", "read", "resource_json", "scope_json", "span_json"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -66,13 +66,18 @@ def _with_hex_ids(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def read(body: bytes) -> Any:
+    """Read the JSON of a body, the one way for all that look into it. Raises ValueError."""
+    return loads(body.removeprefix(codecs.BOM_UTF8), depth=_MAX_DEPTH)
+
+
 def parse(kind: type[MessageT], body: bytes) -> MessageT:
     """Read an export request in OTLP's JSON; fields it does not know are ignored.
 
     An id that is no hex becomes empty, so that its record alone is rejected. Raises ValueError.
     """
     try:
-        data = loads(body.removeprefix(codecs.BOM_UTF8), depth=_MAX_DEPTH)
+        data = read(body)
         if not isinstance(data, dict):
             raise TypeError("the body is no JSON object")  # noqa: TRY301 - told as any other fault of the body
         for record in _records(data):

@@ -23,8 +23,8 @@ from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 
-from otel_sessions.backend.decode import MAX_ITEMS, DecodeError, count_items, parse
-from otel_sessions.backend.json_values import loads
+from otel_sessions.backend.decode import parse_bounded, unreadable
+from otel_sessions.backend.otlp_json import read
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact_patterns import (
     ATTRIBUTE,
@@ -56,7 +56,6 @@ _TEXTS: Final = frozenset(
 _COUNTS: Final = frozenset(("bucketCounts", "bucket_counts"))
 _BYTES: Final = frozenset(("bytesValue", "bytes_value"))
 _VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins the texts of JSON likewise
-_JSON_DEPTH: Final = 400
 _SIFTED_DEPTH: Final = 5  # request, resource, scope, record, attribute: those without a hit are passed over
 _SIFTED_LISTS: Final = 4  # the same in JSON: of resources, scopes, records, attributes
 _SCANNER_BYTES: Final = 64 * 1024 * 1024  # upper bound; what real text takes is under 2 MiB
@@ -80,10 +79,10 @@ class Redactor:
         self._scanner = _scanner_of([*(pattern.scanned for pattern in patterns), _NAMED])
 
     def redact(self, signal: Signal, encoding: Encoding, body: bytes) -> Redacted:
-        """Return a request's body without secrets; one that can't be read is returned as it is."""
+        """Return a request's body without secrets. Raises DecodeError where it can't be read."""
         cleaning = _Cleaning(self)
         if encoding is Encoding.JSON:
-            return cleaning.json_body(body)
+            return cleaning.json_body(signal, body)
         return cleaning.protobuf_body(signal, body) if self.scan(body) else Redacted(body, {})
 
     def text(self, text: str) -> str:
@@ -203,12 +202,7 @@ class _Cleaning:
 
     def protobuf_body(self, signal: Signal, body: bytes) -> Redacted:
         """Clean a request that has a hit somewhere."""
-        try:
-            message = parse(signal, Encoding.PROTOBUF, body)
-        except DecodeError:
-            return Redacted(body, {})  # it will be refused
-        if count_items(message) > MAX_ITEMS:
-            return Redacted(body, {})  # this too, and to look at each of them would take minutes
+        message = parse_bounded(signal, Encoding.PROTOBUF, body)
         self._message(message, 0)
         return Redacted(message.SerializeToString(), self._counts) if self._counts else Redacted(body, {})
 
@@ -255,12 +249,12 @@ class _Cleaning:
 
     # --- JSON -------------------------------------------------------------------------------------
 
-    def json_body(self, body: bytes) -> Redacted:
+    def json_body(self, signal: Signal, body: bytes) -> Redacted:
         """Clean a request in JSON; scanned as text, for escapes hide what is in it."""
         try:
-            value = loads(body, depth=_JSON_DEPTH)
-        except ValueError:
-            return Redacted(body, {})  # it will be refused
+            value = read(body)
+        except ValueError as error:
+            raise unreadable(signal, Encoding.JSON, error) from error
         if not self._redactor.scan(_VALUE_TAG.join((*_texts(value), b""))):
             return Redacted(body, {})
         clean = self._json(value, 0)
@@ -364,8 +358,8 @@ def _texts(value: Any) -> Iterator[bytes]:
 
 
 def _bytes_of(item: Any) -> bytes | None:
-    """Read base64 as OTLP's JSON has it for bytes; None for anything else."""
+    """Read base64 as protobuf's JSON is read, in both alphabets, padded or not; None for anything else."""
     try:
-        return base64.b64decode(item, altchars=b"-_" if "-" in item or "_" in item else None)
+        return base64.urlsafe_b64decode(item + "=" * (4 - len(item) % 4))
     except (binascii.Error, TypeError, ValueError):
         return None

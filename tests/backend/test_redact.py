@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 from collections.abc import Callable
@@ -98,18 +99,17 @@ def test_a_false_alarm_of_the_scan_leaves_the_body_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
-def test_what_can_not_be_read_is_left_to_be_refused(encoding: Encoding) -> None:
-    """No secret of it is stored, for nothing of it is."""
-    body = KEY.text.encode() + b'\xff{"'
-    assert REDACTOR.redact(Signal.TRACES, encoding, body).body is body
+def test_what_can_not_be_read_is_refused(encoding: Encoding) -> None:
+    """Rather than passed on to somebody who might read it after all."""
+    with pytest.raises(DecodeError, match="the body is no ExportTraceServiceRequest"):
+        REDACTOR.redact(Signal.TRACES, encoding, KEY.text.encode() + b'\xff{"')
 
 
 def test_more_than_is_taken_is_not_looked_at() -> None:
     """A request of nothings, two bytes each: it is refused, and nobody waits for that."""
     body = traces([span(1, name=KEY.text)]).SerializeToString() + b"\x0a\x00" * 150_000
-    assert REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body).body is body
-    with pytest.raises(DecodeError):
-        decode(Signal.TRACES, Encoding.PROTOBUF, body, 1)
+    with pytest.raises(DecodeError, match="more than"):
+        REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body)
 
 
 # --- with one -------------------------------------------------------------------------------------------------
@@ -276,6 +276,44 @@ def test_bytes_in_json_are_searched_as_what_they_are() -> None:
     clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, json_body([one]))
     expected = span(1, attributes={"a": b"\xff" + KEY.redacted.encode()})
     assert json.loads(clean.body) == json.loads(json_body([expected]))
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("padding", ["", "="])
+def test_bytes_are_searched_however_their_base64_is_written(
+    encode: Callable[[bytes], bytes], padding: str
+) -> None:
+    """In either alphabet, with its padding and without: as it is read later."""
+    secret = b"\xff\xfe" + KEY.secret.encode()
+    text = encode(secret).decode().rstrip("=") + padding * (-len(encode(secret).rstrip(b"=")) % 4)
+    value = {"key": "a", "value": {"bytesValue": text}}
+    body = json.dumps({"resourceSpans": [{"resource": {"attributes": [value]}}]}).encode()
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, body)
+    assert clean.counts == {KEY.kind: 1}
+
+
+@given(
+    st.text("\ufeff \n\t\0", max_size=3),
+    st.sampled_from(
+        [repr, json.dumps, lambda text: '"' + "".join(f"\\u{ord(one):04x}" for one in text) + '"']
+    ),
+    st.text("\ufeff \n}", max_size=2),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+)
+def test_what_decode_accepts_was_looked_at(
+    before: str, quoted: Callable[[str], str], after: str, charset: str
+) -> None:
+    """Whatever is around the JSON: it is refused, or clean."""
+    span_id = '"traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"00f067aa0ba902b7"'
+    text = f'{before}{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{{span_id},"name":{quoted(KEY.secret)}}}]}}]}}]}}'
+    try:
+        clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, (text + after).encode(charset))
+        request = decode(Signal.TRACES, Encoding.JSON, clean.body, 1)
+    except DecodeError:
+        return
+    assert clean.counts == {KEY.kind: 1}
+    assert [one.name for one in request.spans] == [marker(KEY.kind)]
+    assert KEY.secret.encode() not in clean.body
 
 
 def test_what_stands_in_the_place_of_an_id_is_looked_at() -> None:
