@@ -326,6 +326,7 @@ class Root:
             with guard("liveness"):
                 self.liveness.ended(self, ending.outcome, ending.reason, self.ended_at)
                 ledgers.amend(self._ledger, self._amend)
+                self._amend_if_behind()
         with guard("session end"):
             if self.span.is_recording():
                 self._describe_end(ending, counts, message, error)
@@ -366,6 +367,17 @@ class Root:
         if self.liveness is not None and self.ending is not None and self.ended_at is not None:
             with guard("liveness"):
                 self.liveness.amended(self, self.ending.outcome, self.ending.reason, self.ended_at)
+
+    @critical
+    def _amend_if_behind(self) -> None:
+        """Tell what was lost after the counts of the end, and before anybody was called for that."""
+        ledger = self._ledger
+        with ledger.lock:
+            behind = (
+                self._final is not None and not ledger.runs and self._final.dropped != ledger.counts().dropped
+            )
+        if behind:
+            self._amend()
 
     def _describe_end(
         self,

@@ -21,6 +21,8 @@ from span_collector import Collector, Span
 import otel_sessions
 from otel_sessions import semconv
 from otel_sessions.sdk import _ledger
+from otel_sessions.sdk._liveness import Liveness
+from otel_sessions.sdk._root import Root
 
 Run = Callable[..., Ended]
 
@@ -308,6 +310,34 @@ def test_a_forked_child_counts_from_zero(run_program: Run, collector: Collector)
         if event.attributes.get("otel_sessions.child") and event.session_id == "parent"
     ]
     assert max(told) == (2, 2, 0), childs
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_span_that_is_lost_while_its_session_ends_is_told(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    """Between the counts of the end and the moment in which later losses are told by themselves."""
+    for name, value in collector.env.items():
+        monkeypatch.setenv(name, value)
+    ended = Liveness.ended
+
+    def overtaken(self: Liveness, run: Root, *told: Any) -> None:
+        if when == "before":
+            run.lost("queue full")
+        ended(self, run, *told)
+        if when == "after":
+            run.lost("queue full")
+
+    otel_sessions.init(tracer_provider=TracerProvider(shutdown_on_exit=False), export=True, signals=False)
+    monkeypatch.setattr(Liveness, "ended", overtaken)
+    with otel_sessions.session("s", id="s"):
+        pass
+    assert otel_sessions.flush(10).complete
+    last = max(collector.events("session.end"), key=lambda event: event.attributes[semconv.SEQ])
+    assert (last.attributes[semconv.SPANS_DROPPED], last.attributes[semconv.SPANS_LOSSES]) == (
+        1,
+        "queue full=1",
+    )
 
 
 # --- Unsampled runs ---------------------------------------------------------------------------------------
