@@ -20,7 +20,10 @@ _SIZES: Final = {
 _PART = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
 _NS: Final = 1_000_000_000
 _MOST: Final = 2**62  # what arithmetic with Unix ns and a column of SQLite can hold
-_WRONG: Final = "write an age, a size or both, as in 30d, 10GB or 30d,10GB; or none to keep everything"
+_WRONG: Final = (
+    "write an age (in s, m, h, d or w), a size (in MB, GB, TB, MiB, GiB or TiB) or both, as in "
+    "30d, 10GB or 30d,10GB; or none to keep everything"
+)
 
 
 @dataclass(frozen=True, slots=True)

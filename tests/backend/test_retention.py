@@ -31,11 +31,15 @@ def test_a_retention_is_an_age_a_size_or_both(text: str, means: Retention) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["30", "d", "30d,40d", "1GB,2GB", "-1d", "0d", "30d,", "1e9GB", "10B", "99999999999w", "½d"]
+    "text", ["30", "d", "30d,40d", "1GB,2GB", "-1d", "0d", "30d,", "1e9GB", "10B", "99999999999w", "½d", "1y"]
 )
-def test_what_is_no_retention_is_refused_with_an_example(text: str) -> None:
+def test_what_is_no_retention_is_refused_with_the_units_and_an_example(text: str) -> None:
     """By the name that it was given under; nobody's data goes by a misunderstanding."""
-    with pytest.raises(ConfigurationError, match=r"OTEL_SESSIONS_RETENTION=.* 30d, 10GB or 30d,10GB"):
+    with pytest.raises(
+        ConfigurationError, match=r"OTEL_SESSIONS_RETENTION=.* 30d, 10GB or 30d,10GB"
+    ) as refused:
         read_settings({}, {"OTEL_SESSIONS_RETENTION": text})
+    for units in ("s, m, h, d or w", "MB, GB, TB, MiB, GiB or TiB"):
+        assert units in str(refused.value)
     with pytest.raises(ConfigurationError, match="--retention="):
         read_settings({"retention": text}, {})
