@@ -36,7 +36,7 @@ _STATES: Final = {
     "stale": ("◌", "yellow"),
     "lost": ("✕", "red"),
     "idle": ("–", "bright_black"),  # noqa: RUF001 - the page draws the same dash
-    "ended": ("✓", "default"),
+    "ended": ("–", "default"),  # noqa: RUF001 - how it turned out is not known
 }
 _OUTCOMES: Final = {
     "ok": ("✓", "completed", "green"),
@@ -142,13 +142,15 @@ def state(session: Mapping[str, Any]) -> Text:
     word = str(session["state"])
     glyph, style = _STATES.get(word, ("?", "default"))
     detail = session.get("waiting_for") if word == "waiting" else None
+    outcome = str(session.get("outcome") or "")
     if word == "ended":
-        glyph, word, style = _OUTCOMES.get(str(session.get("outcome")), (glyph, word, style))
+        glyph, word, style = _OUTCOMES.get(outcome, (glyph, word, style))
         reason = str(session.get("end_reason") or "").replace("_", " ")
-        detail = reason if reason not in ("", "completed", "error", word) else None
+        detail = reason if reason not in ("completed", "error", word) else None
+        detail = detail or ("outcome unknown" if word == "ended" and not reason else None)
     # Without life cycle events a session never ends, but its spans may tell how its last turn went.
-    elif session.get("outcome"):
-        detail = session["outcome"]
+    elif outcome:
+        detail = _OUTCOMES[outcome][1] if outcome in _OUTCOMES else outcome
     elif word in ("running", "idle") and session.get("waiting_for"):
         detail = f"needs {session['waiting_for']}"
     text = Text(f"{glyph} {word}", style=style)
@@ -303,7 +305,7 @@ def _silence(session: Mapping[str, Any], now: int) -> str:
     if session["state"] not in ("stale", "lost", "idle"):
         return ""
     alive = session.get("last_alive_at") or session.get("last_seen_at")  # of an older backend
-    return f"last seen {_clock(alive)}, {_ago(alive, now)}"
+    return f"last heard {_clock(alive)}, {_ago(alive, now)}"
 
 
 def _tokens(taken: int | None, given: int | None) -> str:

@@ -145,12 +145,13 @@ def test_any_parents_give_one_line_each(parents):
         ({"state": "stale"}, "◌ stale"),
         ({"state": "lost"}, "✕ lost"),
         ({"state": "idle"}, "– idle"),  # noqa: RUF001 - as the page draws it
-        ({"state": "idle", "outcome": "error"}, "– idle (error)"),  # noqa: RUF001
+        ({"state": "idle", "outcome": "error"}, "– idle (failed)"),  # noqa: RUF001
         ({"state": "running", "phase": "waiting", "waiting_for": "approval"}, "● running (needs approval)"),
         ({"state": "ended", "outcome": "ok", "end_reason": "completed"}, "✓ completed"),
+        ({"state": "ended", "outcome": None, "end_reason": None}, "– ended (outcome unknown)"),  # noqa: RUF001
         ({"state": "ended", "outcome": "error", "end_reason": "timeout"}, "! failed (timeout)"),
         ({"state": "ended", "outcome": "cancelled", "end_reason": "signal"}, "⊘ cancelled (signal)"),
-        ({"state": "ended", "outcome": None, "end_reason": "process_exit"}, "✓ ended (process exit)"),
+        ({"state": "ended", "outcome": None, "end_reason": "process_exit"}, "– ended (process exit)"),  # noqa: RUF001
     ],
 )
 def test_every_state_has_a_glyph_and_a_word(fields, words):

@@ -338,7 +338,7 @@ def test_an_open_span_of_a_lost_session_stops_at_its_last_sign_of_life(
     expect(bar).to_have_class(re.compile("cut"))
     assert abs(bar.evaluate("e => parseFloat(e.style.width)") - 80) < 0.5
     expect(grid(page).get_by_role("row").first).to_contain_text("lost")
-    expect(page.locator(".head .state")).to_contain_text("Lost since")
+    expect(page.locator(".head .state")).to_contain_text("Lost last heard")
 
 
 def test_an_exception_is_shown_with_its_stack(canned: CannedBackend, open_page: Open) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from otel_sessions.cli._drawing import state
+from otel_sessions.lifecycle import EndReason, Outcome
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "otel_sessions" / "backend" / "web"
@@ -47,6 +51,25 @@ def test_sources_are_linted_and_formatted(deno: str) -> None:
     """One style, decided by the tool."""
     run(deno, "lint", "--config", WEB / "deno.json", *MODULES)
     run(deno, "fmt", "--check", "--config", WEB / "deno.json", *MODULES, *TESTS.glob("*.js"))
+
+
+def test_the_page_and_the_terminal_name_an_end_with_the_same_words(deno: str) -> None:
+    """Glyph, word and reason, for all that an end can be."""
+    outcomes = [None, *(outcome.value for outcome in Outcome)]
+    ends = [(outcome, reason) for outcome in outcomes for reason in (None, *(it.value for it in EndReason))]
+    program = f"""
+        const {{ endedState }} = await import("{(STATIC / "js/format.js").as_uri()}");
+        const said = {json.dumps(ends)}.map(([outcome, reason]) => endedState(outcome, reason));
+        console.log(JSON.stringify(said.map(({{ glyph, word, note }}) => [glyph, word.toLowerCase(), note])));
+    """
+    done = subprocess.run([deno, "eval", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    on_page = [
+        f"{glyph} {word}" + (f" ({note})" if note else "") for glyph, word, note in json.loads(done.stdout)
+    ]
+    in_terminal = [
+        str(state({"state": "ended", "outcome": outcome, "end_reason": reason})) for outcome, reason in ends
+    ]
+    assert on_page == in_terminal
 
 
 def test_vendored_files_are_the_ones_on_the_list() -> None:

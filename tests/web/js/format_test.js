@@ -142,9 +142,9 @@ Deno.test("an ended session says how, and guesses nothing", () => {
   };
   assert.deepEqual(said("ok", "completed"), ["ended", "Completed", ""]);
   assert.deepEqual(said("error", "error"), ["failed", "Failed", ""]);
-  assert.deepEqual(said("error", "timeout"), ["failed", "Timed out", "failed"]);
-  assert.deepEqual(said("cancelled", "signal"), ["ended", "Stopped by signal", ""]);
-  assert.deepEqual(said(null, "process_exit"), ["ended", "Process exited", ""]);
+  assert.deepEqual(said("error", "timeout"), ["failed", "Failed", "timeout"]);
+  assert.deepEqual(said("cancelled", "signal"), ["ended", "Cancelled", "signal"]);
+  assert.deepEqual(said(null, "process_exit"), ["ended", "Ended", "process exit"]);
   assert.deepEqual(said(null, null), ["ended", "Ended", "outcome unknown"]);
 });
 
@@ -159,7 +159,7 @@ Deno.test("an open state says since when, or for what", () => {
     note({ state: "running", inferred: true, waiting_for: "approval" }),
     "needs approval",
   );
-  assert.match(note({ state: "lost" }), /^since /);
+  assert.match(note({ state: "lost" }), /^last heard /);
 });
 
 Deno.test("a state nobody told us about is shown by its name", () => {

@@ -1,7 +1,7 @@
 /** What tasks, timelines and transcripts promise before they are drawn. */
 import assert from "node:assert/strict";
 import { nested } from "../../../otel_sessions/backend/web/static/js/tasks.js";
-import { stretches } from "../../../otel_sessions/backend/web/static/js/timeline.js";
+import { sentenceOf, stretches, withSilence } from "../../../otel_sessions/backend/web/static/js/timeline.js";
 import { paired } from "../../../otel_sessions/backend/web/static/js/transcript.js";
 
 /** @param {string} id @param {string | null} parent_id @param {string} started_at @returns {any} */
@@ -42,6 +42,25 @@ Deno.test("a strip covers all the time of a session without overlap", () => {
     40,
     "lost",
   ], [40, 50, "running"]]);
+});
+
+Deno.test("what came after the last sign of life is drawn as heard by nobody, and told with both times", () => {
+  const all = stretches([entry(10, "running"), entry(30, "stale"), entry(40, "lost")], {
+    start: 10_000,
+    until: 60_000,
+    state: "lost",
+  });
+  const parts = withSilence(all, 15_000);
+  assert.deepEqual(parts.map((p) => [p.from / 1000, p.to / 1000, p.state]), [
+    [10, 15, "running"],
+    [15, 30, "unheard"],
+    [30, 40, "stale"],
+    [40, 60, "lost"],
+  ]);
+  assert.deepEqual(withSilence(all, 5_000).map((p) => p.state), ["unheard", "stale", "lost"]);
+  assert.deepEqual(withSilence(all, 35_000), all);
+  assert.match(sentenceOf(parts[3], 15_000), /^last heard .*15, lost since .*40$/);
+  assert.match(sentenceOf(parts[3], null), /^lost 20.* s from .*40$/);
 });
 
 Deno.test("a session without any event is drawn as inferred, not as running", () => {

@@ -24,12 +24,19 @@ const FINDS = {
 const ELSEWHERE = { param: "", hint: "Search all sessions", filters: false };
 
 /** What the server said of a filter, null where it is right. */
-const wrong = signal(/** @type {{ problem: Problem, text: string } | null} */ (null));
+const wrong = signal(/** @type {{ problem: Problem, text: string, alone: boolean } | null} */ (null));
 
-/** Show a problem below the box if it is one of the filter there, and take away what was shown if not. @param {Problem | null} problem @param {string} text @returns {boolean} whether it is */
-export function isOfFilter(problem, text) {
+/**
+ * Show a problem below the box if it is one of the filter there, and take away what was shown if not.
+ *
+ * @param {Problem | null} problem
+ * @param {string} text
+ * @param {boolean} alone the page has nothing else to show: it tells the problem itself, by a FilterFailure
+ * @returns {boolean} whether it is
+ */
+export function isOfFilter(problem, text, alone = false) {
   const fault = problem?.parameter === "q" && problem.position !== undefined;
-  wrong.value = fault ? { problem, text } : null;
+  wrong.value = fault ? { problem, text, alone } : null;
   return fault;
 }
 
@@ -101,7 +108,13 @@ export function Find() {
       ${offer
         ? html`<${Options} options=${offer.options} chosen=${chosen} accept=${completion.accept} />`
         : null}
-      ${fault ? html`<${Fault} ...${wrong.value} />` : null}
+      ${fault && !wrong.value?.alone
+        ? html`
+          <div class="fault" id="filter-fault" role="alert">
+            <${Fault} ...${wrong.value} />
+          </div>
+        `
+        : null}
     </div>
   `;
 }
@@ -194,16 +207,32 @@ function Fault({ problem, text }) {
   const [before, word, after] = around(text, problem.position ?? 0, problem.word ?? "");
   const allowed = Array.isArray(problem.allowed) ? problem.allowed.join(" · ") : "";
   return html`
-    <div class="fault" id="filter-fault" role="alert">
-      <p class="mono"><bdi>${before}<mark>${word || "…"}</mark>${after}</bdi></p>
-      <p><${Text} value=${problem.detail ?? problem.title} /></p>
-      ${allowed && !problem.detail?.includes(allowed.split(" · ")[0])
-        ? html`
-          <p class="muted mono">
-            <${Text} value=${allowed} />
-          </p>
-        `
-        : null}
+    <p class="mono"><bdi>${before}<mark>${word || "…"}</mark>${after}</bdi></p>
+    <p>
+      <${Text} value=${problem.detail ?? problem.title} />
+    </p>
+    ${allowed && !problem.detail?.includes(allowed.split(" · ")[0])
+      ? html`
+        <p class="muted mono">
+          <${Text} value=${allowed} />
+        </p>
+      `
+      : null}
+  `;
+}
+
+/** What is wrong with the filter of a page that has nothing else to show, and the way on. */
+export function FilterFailure() {
+  return html`
+    <div class="failure" id="filter-fault" role="alert">
+      <h2><i aria-hidden="true">!</i> This filter is not understood</h2>
+      <${Fault} ...${wrong.value} />
+      <button class="button" onClick=${() => adjust({ q: null }, { push: true })}>Clear the filter</button>
     </div>
   `;
+}
+
+/** Whether that is all that a page can show. */
+export function hasFilterFailure() {
+  return wrong.value?.alone === true;
 }

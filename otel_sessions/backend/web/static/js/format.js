@@ -196,20 +196,7 @@ const LOOKS = lexicon({
   cancelled: "ended",
 });
 
-const ENDS = lexicon({
-  completed: "Completed",
-  error: "Failed",
-  cancelled: "Cancelled",
-  interrupted: "Interrupted",
-  process_exit: "Process exited",
-  signal: "Stopped by signal",
-  timeout: "Timed out",
-  idle_timeout: "Idle timeout",
-  superseded: "Superseded",
-  garbage_collected: "Abandoned",
-  stopped: "Stopped",
-});
-
+const GLYPHS = lexicon({ ok: "✓", cancelled: "⊘" });
 const OUTCOMES = lexicon({ ok: "Completed", error: "Failed", cancelled: "Cancelled" });
 
 /**
@@ -227,7 +214,7 @@ export function shownState(s, now) {
     running: s.inferred ? toldBySpans(s) || "inferred" : "",
     waiting: s.waiting_for ? `for ${s.waiting_for}` : "",
     stale: `no news for ${age(now - heard)}`,
-    lost: `since ${when(heard, now)}`,
+    lost: `last heard ${when(heard, now)}`,
     idle: [age(now - heard), toldBySpans(s)].filter(Boolean).join(", "),
   });
   return { ...stateLook(s.state), note: notes[s.state] ?? "" };
@@ -239,15 +226,18 @@ function toldBySpans(s) {
   return s.outcome ? (OUTCOMES[s.outcome] ?? s.outcome).toLowerCase() : "";
 }
 
-/** @param {string | null} outcome @param {string | null} reason */
+/**
+ * How it turned out, and in small why it ended unless that says the same; as `otel-sessions show` has it.
+ *
+ * @param {string | null} outcome
+ * @param {string | null} reason
+ */
 export function endedState(outcome, reason) {
-  const word = (reason && ENDS[reason]) ?? (outcome && OUTCOMES[outcome]) ?? "Ended";
-  if (outcome === "error") {
-    return { look: "failed", glyph: "!", word, note: word === "Failed" ? "" : "failed" };
-  }
-  if (outcome === "cancelled") return { look: "ended", glyph: "⊘", word, note: "" };
-  const note = !outcome && !reason ? "outcome unknown" : "";
-  return { look: "ended", glyph: outcome === "ok" ? "✓" : "–", word, note };
+  const word = (outcome && OUTCOMES[outcome]) ?? "Ended";
+  const why = reason && !["completed", "error", outcome].includes(reason) ? reason.replaceAll("_", " ") : "";
+  const note = why || (outcome || reason ? "" : "outcome unknown");
+  if (outcome === "error") return { look: "failed", glyph: "!", word, note };
+  return { look: "ended", glyph: GLYPHS[outcome ?? ""] ?? "–", word, note };
 }
 
 /** What a session is called, most telling first. @param {Session} s */

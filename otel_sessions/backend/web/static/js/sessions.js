@@ -22,7 +22,7 @@ import {
   stateLook,
   tokens,
 } from "./format.js";
-import { isOfFilter } from "./find.js";
+import { FilterFailure, hasFilterFailure, isOfFilter } from "./find.js";
 import { useKeys } from "./keys.js";
 import { listen, setServerTime, stream } from "./live.js";
 import { adjust, restoreScroll, restoreScrollAfterReload } from "./nav.js";
@@ -134,7 +134,7 @@ async function load(signal) {
   } catch (error) {
     const found = problemFrom(error);
     if (!found) return;
-    problem.value = isOfFilter(found, words) && ready.peek() ? null : found;
+    problem.value = isOfFilter(found, words, !ready.peek()) ? null : found;
   }
   loading.value = false;
 }
@@ -172,6 +172,13 @@ export function SessionsPage() {
   useKeys({ next: () => step(1), previous: () => step(-1), news: () => attempt.current() });
   const filtered = states.value.length > 0 || text.value !== "";
   if (!ready.value) {
+    if (hasFilterFailure()) {
+      return html`
+        <main>
+          <${FilterFailure} />
+        </main>
+      `;
+    }
     return problem.value
       ? html`
         <main>

@@ -44,6 +44,23 @@ export function stretches(timeline, { start, until, state }) {
   return parts.filter((part) => part.to > part.from);
 }
 
+/**
+ * The same with the time between the last sign of life and when that was noticed as a stretch of its own: nobody
+ * knows what the session did then.
+ *
+ * @param {ReturnType<typeof stretches>} parts
+ * @param {number} heard ms
+ */
+export function withSilence(parts, heard) {
+  const at = parts.findLastIndex((part) => part.state !== "stale" && part.state !== "lost");
+  const before = parts[at];
+  if (!before || at === parts.length - 1 || heard >= before.to) return parts;
+  const from = Math.max(heard, before.from);
+  const unheard = { from, to: before.to, state: "unheard", detail: null };
+  const known = from > before.from ? [{ ...before, to: from }] : [];
+  return [...parts.slice(0, at), ...known, unheard, ...parts.slice(at + 1)];
+}
+
 /** Until when the strip goes: a heard session until now. @param {SessionDetail} s @param {number} at */
 function untilMs(s, at) {
   if (s.state === "ended") return toMs(s.ended_at ?? s.last_alive_at);
@@ -57,7 +74,9 @@ export function Strip({ session: s }) {
   }
   const start = toMs(s.started_at);
   const until = untilMs(s, s.state === "ended" || s.state === "idle" ? 0 : now.value);
-  const parts = stretches(s.timeline, { start, until, state: s.state });
+  const heard = s.state === "stale" || s.state === "lost" ? toMs(s.last_alive_at) : null;
+  const all = stretches(s.timeline, { start, until, state: s.state });
+  const parts = heard === null ? all : withSilence(all, heard);
   const whole = until - start;
   if (whole <= 0 || !parts.length) return null;
   const spoken = parts.map((part) => `${wordOf(part.state)} ${duration((part.to - part.from) * 1e6)}`).join(
@@ -72,25 +91,40 @@ export function Strip({ session: s }) {
     : "now";
   return html`
     <div class="strip" role="img" aria-label=${`States over time: ${spoken}`}>${parts.map((part) =>
-      html`<i class=${part.state === "inferred" ? "inferred" : stateLook(part.state).look} title=${`${
-        wordOf(part.state)
-      }${part.detail ? ` (${part.detail})` : ""}, ${clock(part.from)} to ${clock(part.to)}, ${
-        duration((part.to - part.from) * 1e6)
-      }`} style=${{
+      html`<i class=${lookOf(part.state)} title=${`${wordOf(part.state)}${
+        part.detail ? ` (${part.detail})` : ""
+      }, ${clock(part.from)} to ${clock(part.to)}, ${duration((part.to - part.from) * 1e6)}`} style=${{
         inlineSize: `${((part.to - part.from) / whole) * 100}%`,
       }}></i>`
     )}</div>
     <div class="axis" aria-hidden="true"><span>${when(start, now.peek())}</span>${told && parts.length > 1
       ? html`<span class="told" style=${{ insetInlineStart: `${placeOf(told.from)}%` }}>${
-        wordOf(told.state).toLowerCase()
-      } ${duration((told.to - told.from) * 1e6)} from ${clock(told.from)}</span>`
+        sentenceOf(told, heard)
+      }</span>`
       : null}<span>${end}</span></div>
   `;
 }
 
+/** What stretches are called that are no state of a session. */
+const WORDS = lexicon({ inferred: "Inferred from spans", unheard: "Not heard any more" });
+
 /** @param {string} state */
 function wordOf(state) {
-  return state === "inferred" ? "Inferred from spans" : stateLook(state).word;
+  return WORDS[state] ?? stateLook(state).word;
+}
+
+/** The class that colours a stretch. @param {string} state */
+function lookOf(state) {
+  if (state === "inferred") return state;
+  return stateLook(state === "unheard" ? "stale" : state).look;
+}
+
+/** What the axis says of a stretch; of a silence that goes on both times: it is called lost only after its lease. @param {{ from: number, to: number, state: string }} part @param {number | null} heard ms */
+export function sentenceOf({ from, to, state }, heard) {
+  const word = wordOf(state).toLowerCase();
+  return heard !== null && (state === "stale" || state === "lost")
+    ? `last heard ${clock(heard)}, ${word} since ${clock(from)}`
+    : `${word} ${duration((to - from) * 1e6)} from ${clock(from)}`;
 }
 
 /** The tab "Timeline": every change, newest last, then the runs. @param {{ session: SessionDetail }} props */
