@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 from google.protobuf import json_format
@@ -66,9 +66,9 @@ def _with_hex_ids(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def read(body: bytes) -> Any:
+def read(body: bytes, object_of: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
     """Read the JSON of a body, the one way for all that look into it. Raises ValueError."""
-    return loads(body.removeprefix(codecs.BOM_UTF8), depth=_MAX_DEPTH)
+    return loads(body.removeprefix(codecs.BOM_UTF8), depth=_MAX_DEPTH, object_of=object_of)
 
 
 def parse(kind: type[MessageT], body: bytes) -> MessageT:

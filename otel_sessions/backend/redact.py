@@ -76,7 +76,7 @@ class Redactor:
         self.kinds = kinds_of(patterns)
         self._patterns = [_Compiled(pattern, pattern.regex) for pattern in patterns]
         self._anywhere = [_Compiled(pattern, loosened(pattern.regex)) for pattern in patterns]
-        self._scanner = _scanner_of([*(pattern.scanned for pattern in patterns), _NAMED])
+        self._scanner = _scanner_of([*(pattern.scanned for pattern in patterns), *_NAMED])
 
     def redact(self, signal: Signal, encoding: Encoding, body: bytes) -> Redacted:
         """Return a request's body without secrets. Raises DecodeError where it can't be read."""
@@ -90,7 +90,7 @@ class Redactor:
         return _Cleaning(self).text(text)
 
     def scan(self, data: bytes) -> list[int]:
-        """Return the patterns that may match; that of secret names is one more than there are patterns."""
+        """Return the patterns that may match; those of secret names come after them."""
         return self._scanner.Match(data) or []
 
     def secrets(self, data: bytes) -> list[tuple[int, int, str]]:
@@ -106,14 +106,15 @@ class Redactor:
     def kind_within(self, data: bytes) -> str | None:
         """Return the kind of a secret within encoded data of which only the length is known; else None."""
         for number in self.scan(data):
-            if number == len(self._patterns):
+            if number >= len(self._patterns):
                 return ATTRIBUTE
             for _, _, kind in self._anywhere[number].secrets(data):
                 return kind
         return None
 
 
-_NAMED: Final = SECRET_NAMES + _VALUE_TAG.decode()
+_NAMED: Final = (SECRET_NAMES + _VALUE_TAG.decode(), r"\n[\x00-\x7f][A-Za-z0-9_./-]*" + SECRET_NAMES)
+"""A name before the tag of its value; and behind its own tag and length, where the value came first."""
 
 
 def _scanner_of(regexes: Sequence[str]) -> re2.Set:
@@ -176,6 +177,7 @@ class _Cleaning:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._counts: Counter[str] = Counter()
+        self._repeated = False
 
     # --- texts ------------------------------------------------------------------------------------
 
@@ -204,7 +206,9 @@ class _Cleaning:
         """Clean a request that has a hit somewhere."""
         message = parse_bounded(signal, Encoding.PROTOBUF, body)
         self._message(message, 0)
-        return Redacted(message.SerializeToString(), self._counts) if self._counts else Redacted(body, {})
+        # What is sent twice is read once: the first text is in no message, but was in the body.
+        clean = message.SerializeToString()
+        return Redacted(body if clean == body else clean, self._counts)
 
     def _message(self, message: Message, depth: int) -> None:
         if depth <= _SIFTED_DEPTH and not self._redactor.scan(message.SerializeToString()):
@@ -252,15 +256,20 @@ class _Cleaning:
     def json_body(self, signal: Signal, body: bytes) -> Redacted:
         """Clean a request in JSON; scanned as text, for escapes hide what is in it."""
         try:
-            value = read(body)
+            value = read(body, self._object)
         except ValueError as error:
             raise unreadable(signal, Encoding.JSON, error) from error
-        if not self._redactor.scan(_VALUE_TAG.join((*_texts(value), b""))):
+        if self._redactor.scan(_VALUE_TAG.join((*_texts(value), b""))):
+            value = self._json(value, 0)
+        if not self._counts and not self._repeated:
             return Redacted(body, {})
-        clean = self._json(value, 0)
-        if not self._counts:
-            return Redacted(body, {})
-        return Redacted(json.dumps(clean, ensure_ascii=False).encode(), self._counts)
+        return Redacted(json.dumps(value, ensure_ascii=False).encode(), self._counts)
+
+    def _object(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make an object of JSON; what is overridden by a later member is in the body, but in no value."""
+        made = dict(members)
+        self._repeated |= len(made) < len(members)
+        return made
 
     def _json(self, value: Any, lists: int) -> Any:
         """Clean a value that lies within so many lists."""

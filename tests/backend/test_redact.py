@@ -358,6 +358,59 @@ def test_a_pattern_that_cuts_a_letter_in_two_leaves_text() -> None:
     assert stored.name == "[redacted:half]\N{REPLACEMENT CHARACTER}"
 
 
+# --- what is overridden ---------------------------------------------------------------------------------------
+
+
+def field(number: int, data: bytes) -> bytes:
+    """Encode a field of protobuf that has a length below 128."""
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def around(attribute: bytes) -> bytes:
+    """Put an encoded attribute into an otherwise empty resource of a request, before another one."""
+    other = key_values({"n": 1})[0].SerializeToString()
+    return traces([]).SerializeToString() + field(1, field(1, field(1, attribute) + field(1, other)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        field(1, KEY.secret.encode()) + field(1, b"ok"),
+        field(1, KEY.secret.encode()) + b"\x18\x01",
+        field(7, KEY.secret.encode()) + field(1, b"ok"),
+    ],
+)
+def test_a_value_that_is_overridden_in_protobuf_is_not_stored(value: bytes) -> None:
+    """It is in no message, and would stay in the body; also beside what only looks like a secret."""
+    alarm = key_values({"a": "the password: required"})[0].SerializeToString()
+    for attribute in (field(1, b"k") + field(2, value), alarm + field(1, b"k") + field(2, value)):
+        body = around(attribute)
+        clean = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body)
+        assert KEY.secret.encode() not in clean.body
+        ExportTraceServiceRequest.FromString(clean.body)
+
+
+def test_a_value_before_its_name_is_hidden_all_the_same() -> None:
+    """The order of fields is the encoder's."""
+    body = around(field(2, field(1, b"unguessable")) + field(1, b"db.password"))
+    clean = REDACTOR.redact(Signal.TRACES, Encoding.PROTOBUF, body)
+    assert b"unguessable" not in clean.body
+    assert clean.counts == {"attribute": 1}
+
+
+@pytest.mark.parametrize("name", ["stringValue", "later", "half\\ud800"])
+def test_a_member_that_is_overridden_in_json_is_not_stored(name: str) -> None:
+    """However it is escaped, and whether or not anybody knows it; two halves of letters come to the same."""
+    escaped = "".join(f"\\u{ord(letter):04x}" for letter in KEY.secret)
+    for secret in (KEY.secret, escaped):
+        value = f'{{"{name}":"{secret}","{name.replace("d800", "d801")}":"ok"}}'
+        attributes = f'{{"attributes":[{{"key":"a","value":{value}}}]}}'
+        body = f'{{"resourceSpans":[{{"resource":{attributes}}}]}}'.encode()
+        clean = REDACTOR.redact(Signal.TRACES, Encoding.JSON, body)
+        assert secret.encode() not in clean.body
+        decode(Signal.TRACES, Encoding.JSON, clean.body, 1)
+
+
 # --- fields of a later protocol --------------------------------------------------------------------------------
 
 
