@@ -58,9 +58,9 @@ MISSED_HEARTBEATS_UNTIL_STALE: Final = 3
 
 _UNEVEN: Final = 60_000_000_000
 """ns by which what a sender sends may come earlier or later than at its pace: batches, retries."""
-_PROVEN: Final = 5_000_000_000
-"""ns that a sender's times must advance, beside ours, before its pace is believed."""
-_PACES: Final = 3
+_PROVEN: Final = 60_000_000_000
+"""ns that a sender's times must advance, beside ours, before its pace is believed; late batches have one."""
+_PACES: Final = 8
 """Senders of one session whose clocks differ that are told apart; the one heard longest ago is forgotten."""
 
 
