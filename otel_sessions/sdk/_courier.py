@@ -44,6 +44,11 @@ needs 11 s would be sent the same every 10 s for ever, and store it each time.""
 _CUTS_IN_DOUBT: Final = 16
 """Refusals in a row, without a clear reason, up to which a request is cut: each time the first half is tried
 next, so that 16 lead from 32,768 spans to one. If that isn't taken either, size is not the trouble."""
+_LOST: Final = "They are lost"
+_SET_ASIDE: Final = (
+    "They are set aside: `otel-sessions spool send --rejected` delivers them, "
+    "and with --renewed also by another token"
+)
 _MEMORY: Final = 64 * 1024 * 1024
 """Bytes that wait in memory where no spool can be."""
 
@@ -559,10 +564,11 @@ class Courier:
     def _refuse(self, load: _Load, why: str) -> None:
         say_once(
             ("refused", self._destination.address, why[:80]),
-            "otel_sessions: %s refused %s for good: %s",
+            "otel_sessions: %s refused %s for good: %s. %s",
             self._destination.address,
             self._destination.what,
             why,
+            _LOST if load.kept is None or self._spool is None else _SET_ASIDE,
         )
         if load.kept is not None and self._spool is not None:
             self._spool.reject(load.kept, load.parcel, why)

@@ -387,7 +387,10 @@ def _kept(state: Sent, folder: str | None) -> str:
     if not folder or not state.on_disk:
         return ""
     verb = "is" if state.on_disk == 1 else "are"
-    return f": {state.on_disk} {verb} kept in {folder}, for the next program that sends there"
+    return (
+        f": {state.on_disk} {verb} kept in {folder}, for the next program that sends there, "
+        "or `otel-sessions spool send`"
+    )
 
 
 def _drained(queue: deque[Item]) -> Iterator[Item]:

@@ -59,7 +59,8 @@ def test_what_a_dead_collector_did_not_take_leaves_with_the_next_program(
     lines = [line for line in first.err.splitlines() if "not delivered" in line]
     assert first.code == 0
     assert len(lines) == 1, first.err
-    assert f"2 are kept in {spool}" in lines[0]
+    assert f"2 are kept in {spool}, for the next program that sends there" in lines[0]
+    assert "`otel-sessions spool send`" in lines[0]
     assert _left(spool)
     with run_collector(port=_port(env)) as collector:
         second = run_program(WORK + "work(2); otel_sessions.flush(20); time.sleep(3)", env)
@@ -176,6 +177,17 @@ print(result.complete, dict(result.dropped))
     assert ended.out == "False {'rejected': 1}\n"
     reasons = [path.read_text() for path in spool.rglob("*.why")]
     assert any("400" in reason for reason in reasons)
+    (line,) = [line for line in ended.err.splitlines() if "for good" in line]
+    assert "They are set aside: `otel-sessions spool send --rejected` delivers them" in line
+
+
+def test_what_is_refused_where_nothing_is_kept_is_said_to_be_lost(run_program: Run, collector: Collector):
+    """Nobody looks in vain for spans that no disk has."""
+    collector.status = 400
+    environ = {**collector.env, "OTEL_SESSIONS_SPOOL": "off", "OTEL_LOGS_EXPORTER": "none"}
+    ended = run_program(WORK + "work(1)", environ)
+    (line,) = [line for line in ended.err.splitlines() if "for good" in line]
+    assert line.endswith("refused spans for good: HTTP 400 Bad Request. They are lost")
 
 
 def test_a_relative_folder_is_refused(run_program: Run):
