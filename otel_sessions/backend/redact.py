@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import re
 from collections import Counter
@@ -37,7 +38,7 @@ from otel_sessions.backend.redact_patterns import (
 )
 from otel_sessions.errors import ConfigurationError
 
-__all__ = ["Redacted", "Redactor"]
+__all__ = ["CHECKED_BYTES", "MOST_LOOKS", "Redacted", "Redactor"]
 
 _IDS: Final = frozenset(
     ("trace_id", "span_id", "parent_span_id", "traceId", "spanId", "parentSpanId", "profile_id", "profileId")
@@ -58,6 +59,13 @@ _BYTES: Final = frozenset(("bytesValue", "bytes_value"))
 _VALUE_TAG: Final = b"\x12"  # what follows a name in an encoded KeyValue; joins the texts of JSON likewise
 _SIFTED_DEPTH: Final = 5  # request, resource, scope, record, attribute: those without a hit are passed over
 _SIFTED_LISTS: Final = 4  # the same in JSON: of resources, scopes, records, attributes
+MOST_LOOKS: Final = 2**16
+"""Matches that are looked at in one request, at some 10 µs and 100 bytes each; from there on a text that has
+one more is replaced as a whole."""
+
+CHECKED_BYTES: Final = 4096
+"""What is longer is no placeholder, path, name or word: it is taken for a secret without a look."""
+
 _SCANNER_BYTES: Final = 64 * 1024 * 1024  # upper bound; what real text takes is under 2 MiB
 
 
@@ -93,23 +101,20 @@ class Redactor:
         """Return the patterns that may match; those of secret names come after them."""
         return self._scanner.Match(data) or []
 
-    def secrets(self, data: bytes) -> list[tuple[int, int, str]]:
-        """Return where secrets are, with their kinds: in order, what overlaps as one."""
-        found = [
-            secret
-            for number in sorted(self.scan(data))
-            if number < len(self._patterns)
-            for secret in self._patterns[number].secrets(data)
-        ]
-        return _merged(found)
+    def looks(self, data: bytes) -> Iterator[tuple[int, int, str]]:
+        """Look at what may be a secret, pattern by pattern; yield where it is, empty if none, and what."""
+        for number in sorted(self.scan(data)):
+            if number < len(self._patterns):
+                yield from self._patterns[number].looks(data)
 
     def kind_within(self, data: bytes) -> str | None:
         """Return the kind of a secret within encoded data of which only the length is known; else None."""
         for number in self.scan(data):
             if number >= len(self._patterns):
                 return ATTRIBUTE
-            for _, _, kind in self._anywhere[number].secrets(data):
-                return kind
+            for start, end, kind in itertools.islice(self._anywhere[number].looks(data), MOST_LOOKS):
+                if end > start:
+                    return kind
         return None
 
 
@@ -146,18 +151,32 @@ class _Compiled:
         self._regex = re2.compile(regex.encode(), _options())
         self._group = self._regex.groupindex.get(b"secret", 0)
 
-    def secrets(self, data: bytes) -> Iterator[tuple[int, int, str]]:
-        """Yield where it matches, and its check agrees."""
+    def looks(self, data: bytes) -> Iterator[tuple[int, int, str]]:
+        """Yield where it matches; nothing of it where its check disagrees."""
         at = 0
         while (match := self._regex.search(data, at)) is not None:
-            start, end = match.span(self._group)
-            at = max(end, match.start() + 1)
-            if end > start and self._agrees(data[match.start() : start], data[start:end]):
-                yield start, end, self._pattern.kind
+            begin, (start, end) = match.start(), match.span(self._group)
+            at = max(end, begin + 1)
+            yield start, end if self._agrees(data, begin, start, end) else start, self._pattern.kind
 
-    def _agrees(self, before: bytes, secret: bytes) -> bool:
+    def _agrees(self, data: bytes, begin: int, start: int, end: int) -> bool:
         check = self._pattern.check
-        return check is None or check(before.decode(errors="replace"), secret.decode(errors="replace"))
+        if check is None or end - begin > CHECKED_BYTES:
+            return True
+        return check(data[begin:start].decode(errors="replace"), data[start:end].decode(errors="replace"))
+
+
+_NUMBER_BYTES: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_MEMBER: Final = re.compile(rb'(\\*")\s*:\s*\Z')
+_MEMBER_BYTES: Final = 64
+
+
+def _quote_of(data: bytes, start: int, end: int) -> bytes:
+    """Return the quote that a number in JSON lacks, within a string too: a marker is a text."""
+    if end - start > _MEMBER_BYTES or not _NUMBER_BYTES.fullmatch(data, start, end):
+        return b""
+    member = _MEMBER.search(data[max(0, start - _MEMBER_BYTES) : start])
+    return b"" if member is None else member[1]
 
 
 def _merged(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
@@ -178,6 +197,7 @@ class _Cleaning:
         self._redactor = redactor
         self._counts: Counter[str] = Counter()
         self._repeated = False
+        self._looks = 0
 
     # --- texts ------------------------------------------------------------------------------------
 
@@ -189,13 +209,22 @@ class _Cleaning:
 
     def data(self, data: bytes) -> bytes:
         """Return bytes without the secrets in them; the same object where there are none."""
-        secrets = self._redactor.secrets(data)
-        if not secrets:
-            return data
+        found: list[tuple[int, int, str]] = []
+        for start, end, kind in self._redactor.looks(data):
+            self._looks += 1
+            if self._looks > MOST_LOOKS:
+                self._counts[kind] += 1
+                return marker(kind).encode()
+            if end > start:
+                found.append((start, end, kind))
+        return self._replaced(data, _merged(found)) if found else data
+
+    def _replaced(self, data: bytes, secrets: list[tuple[int, int, str]]) -> bytes:
         parts: list[bytes] = []
         at = 0
         for start, end, kind in secrets:
-            parts += (data[at:start], marker(kind).encode())
+            quote = _quote_of(data, start, end)
+            parts += (data[at:start], quote, marker(kind).encode(), quote)
             at = end
             self._counts[kind] += 1
         return b"".join((*parts, data[at:]))

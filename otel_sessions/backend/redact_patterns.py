@@ -184,7 +184,7 @@ def _assigned(names: str, source: str) -> Iterator[Pattern]:
     deeper = r"\\\\+\"(?P<secret>[^\"\\\s]{4,})\\"
     yield Pattern("assignment", rf"{named}\\+[\"']{_ASSIGNED}{deeper}", source, _is_value)
     bare = rf"(?P<secret>{_UNQUOTED}{{6,}})(?:[\s\"'\\,;&)}}\]`]|$)"
-    gives = r"[\"'*]*\s*(?::=|=>|[:=]|\b(?:is|was)\b:?)[\s*]*`*"  # with the marks of Markdown
+    gives = r"\\*[\"'*]*\s*(?::=|=>|[:=]|\b(?:is|was)\b:?)[\s*]*`*"  # with the marks of Markdown
     assigned = f"{named}{gives}{bare}"
     yield Pattern("assignment", rf"[?&/:]?[A-Za-z0-9_.-]*{assigned}", source, _is_bare_value, part=assigned)
     shell = rf"(?:{names.upper()})=(?P<secret>[^\s\"'`\\]{{4,}})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import random
 import re
 import uuid
@@ -14,11 +15,13 @@ import re2
 from fake_secrets import IN_CONTEXT, SECRETS, Secret
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from telemetry import span, traces
 
 from otel_sessions.backend import redact
+from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact import Redactor
 from otel_sessions.backend.redact_own import patterns_with
-from otel_sessions.backend.redact_patterns import DEFAULTS, is_secret_name, loosened
+from otel_sessions.backend.redact_patterns import DEFAULTS, Pattern, is_secret_name, loosened
 from otel_sessions.errors import ConfigurationError
 
 REDACTOR = Redactor(DEFAULTS)
@@ -141,6 +144,58 @@ def test_no_text_takes_longer_than_its_length(part: str) -> None:
     """What a model may be talked into writing can't hold the backend up: quadratic time would take minutes here."""
     text = part * (2_000_000 // len(part))
     assert isinstance(REDACTOR.text(text), str)
+
+
+def test_what_is_longer_than_any_placeholder_is_a_secret_unchecked() -> None:
+    """A check is Python, which holds the lock of the interpreter for as long as its text is."""
+    lengths: list[int] = []
+
+    def check(before: str, secret: str) -> bool:
+        lengths.append(len(before) + len(secret))
+        return False
+
+    redactor = Redactor([Pattern("own", "x*:(?P<secret>y+)", "here", check)])
+    short, long = "y" * 4000, "y" * 5000
+    assert redactor.text(f":{short} :{long}") == f":{short} :[redacted:own]"
+    assert redactor.text("x" * 5000 + ":y") == "x" * 5000 + ":[redacted:own]"
+    assert lengths == [4001]
+
+
+def test_a_request_of_hits_is_looked_at_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From there on whole texts are replaced: time and memory are bounded, and no secret stays."""
+    looks: list[str] = []
+
+    def check(_before: str, secret: str) -> bool:
+        looks.append(secret)
+        return secret != "none"
+
+    monkeypatch.setattr(redact, "MOST_LOOKS", 100)
+    redactor = Redactor([Pattern("own", "s=(?P<secret>[a-z0-9]+)", "here", check)])
+    assert redactor.text("s=none " * 99 + "s=1") == "s=none " * 99 + "s=[redacted:own]"
+    assert redactor.text("s=1 " * 1000) == "[redacted:own]"
+    assert len(looks) == 201
+    attributes = {f"a{n}": "s=1 s=none and more" for n in range(80)}
+    body = traces([span(1, attributes={**attributes, "b": "nothing"})]).SerializeToString()
+    clean = redactor.redact(Signal.TRACES, Encoding.PROTOBUF, body)
+    assert b"s=1" not in clean.body
+    assert b"nothing" in clean.body
+    assert clean.body.count(b"s=[redacted:own] s=none and more") == 50
+    assert clean.counts == {"own": 80}
+
+
+@pytest.mark.parametrize("value", ["12345678", "-1234567", "1234567.5", "1.5e100"])
+@pytest.mark.parametrize("depth", range(3))
+def test_json_in_a_text_stays_json_where_a_number_is_replaced(value: str, depth: int) -> None:
+    """A marker is no number, so it gets the quotes that the number lacks; a transcript reads them."""
+    text = f'{{"a": 1, "secret": {value}, "b": 2}}'
+    for _ in range(depth):
+        text = json.dumps({"inner": text})
+    clean = REDACTOR.text(text)
+    assert REDACTOR.text(clean) == clean
+    for _ in range(depth):
+        clean = json.loads(clean)["inner"]
+    marked = "[redacted:assignment]"
+    assert json.loads(clean) == {"a": 1, "secret": marked, "b": 2}
 
 
 # --- loosened -----------------------------------------------------------------------------------------------
