@@ -324,6 +324,20 @@ def test_a_renewed_token_sends_what_waits_under_the_old_one(spool: Spooled, guar
         assert len(collector.spans()) == 2
 
 
+def test_what_a_wrong_token_set_aside_is_delivered_with_the_right_one(spool: Spooled):
+    """As the agent's line on its log says: --rejected, and --renewed for a token that was changed."""
+    with run_collector(port=spool.port) as collector:
+        collector.status = 401
+        spool.leave("a", OTEL_EXPORTER_OTLP_HEADERS="authorization=wrong")
+        collector.status = 200
+        right = spool.environment(OTEL_EXPORTER_OTLP_HEADERS="authorization=right")
+        _, err = spool("send", "--rejected", code=1, env=right)
+        assert "give --renewed" in err
+        spool("send", "--rejected", "--renewed", env=right)
+        assert {span.session_id for span in collector.spans()} == {"a-0"}
+    assert spool.listed() == []
+
+
 # --- export and clear ------------------------------------------------------------------------------------
 
 
