@@ -131,7 +131,7 @@ def test_a_session_is_kept_by_a_click(backend: BackendProcess, open_page: Open) 
         expect(page.get_by_role("button", name="Keep", exact=True)).to_be_visible()
         backend.stop()
         page.get_by_role("button", name="Keep", exact=True).click()
-        expect(page.get_by_role("alert").filter(has_text="cannot be reached")).to_be_visible()
+        expect(page.locator("span.err[role=alert]")).to_have_text(re.compile("The server cannot be reached"))
 
 
 def test_a_backend_that_restarts_is_missed_and_found_again(backend: BackendProcess, open_page: Open) -> None:

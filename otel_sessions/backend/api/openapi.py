@@ -73,7 +73,7 @@ def _in_path(name: str, description: str, digits: int) -> Parameter:
 _CSRF: Final = Parameter(
     "X-CSRF-Token",
     "of /api/v1/csrf; asked of whatever bears Origin, Sec-Fetch-Site or a cookie",
-    {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"},
+    _TEXT,
     "header",
 )
 _FILTER: Final = (
