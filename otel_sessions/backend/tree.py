@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import Final, NamedTuple
 
-from otel_sessions.backend.records import Flag, SpanRow
-
-__all__ = ["Planted", "Seeds", "TreeRow", "plant", "tree"]
+__all__ = ["Planted", "Seeds", "plant"]
 
 _NO_PARENT: Final = -1
 
@@ -43,41 +40,6 @@ class Planted(NamedTuple):
     depth: Sequence[int]
     parent: Sequence[int]
     missing: Sequence[tuple[int, bytes, int]]
-
-
-class TreeRow(NamedTuple):
-    """One line of the tree: a span, how deep it lies, and where in the list its parent is (-1: none)."""
-
-    row: SpanRow
-    depth: int
-    parent: int
-
-
-def tree(rows: Sequence[SpanRow]) -> list[TreeRow]:
-    """Plant rows in any order; a missing parent becomes a row of its own (Flag.PLACEHOLDER)."""
-    nodes = sorted(rows, key=_age)
-    numbers: dict[bytes, int] = {}
-    trace = [numbers.setdefault(node.trace_id, len(numbers)) for node in nodes]
-    traces = list(numbers)
-    planted = plant(
-        Seeds(
-            traces,
-            trace,
-            [node.span_id for node in nodes],
-            [node.parent_id for node in nodes],
-            [node.start for node in nodes],
-            [place for place, node in enumerate(nodes) if node.category == "session"],
-            [place for place, node in enumerate(nodes) if node.category == "task"],
-        )
-    )
-    nodes += [_placeholder(traces[of], span_id, nodes[child]) for of, span_id, child in planted.missing]
-    return [
-        TreeRow(nodes[place], depth, parent)
-        for place, depth, parent in zip(planted.order, planted.depth, planted.parent, strict=True)
-    ]
-
-
-_age: Final = attrgetter("start", "span_id", "trace_id")
 
 
 def plant(spans: Seeds) -> Planted:
@@ -118,29 +80,6 @@ def _parents(spans: Seeds) -> tuple[array[int], list[tuple[int, bytes, int]]]:
 def _keys(traces: Sequence[int], ids: Sequence[bytes]) -> Iterator[bytes]:
     for trace, span_id in zip(traces, ids, strict=True):
         yield trace.to_bytes(8, "big") + span_id
-
-
-def _placeholder(trace_id: bytes, span_id: bytes, child: SpanRow) -> SpanRow:
-    return SpanRow(
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_id=b"",
-        name="",
-        kind=0,
-        category="step",
-        start=child.start,
-        end=None,
-        status=0,
-        flags=int(Flag.PLACEHOLDER),
-        service="",
-        task_id=None,
-        agent=None,
-        model=None,
-        tool=None,
-        input_tokens=None,
-        output_tokens=None,
-        revision=0,
-    )
 
 
 def _put_tasks_below_runs(parents: array[int], spans: Seeds) -> None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from planting import planted
 from recorded import bodies_of, decoded, every_recording, expected_of, samples
 from telemetry import row_of
 
 from otel_sessions.backend.decode import parse
 from otel_sessions.backend.otlp_json import log_json, span_json
-from otel_sessions.backend.records import Encoding, Flag, LogRecord, Request, Signal, SpanRecord
+from otel_sessions.backend.records import Encoding, LogRecord, Request, Signal, SpanRecord
 from otel_sessions.backend.resolve import home_rank, scoped_twin, session_key, trace_key
-from otel_sessions.backend.tree import tree
 
 
 @dataclass
@@ -154,8 +154,8 @@ def test_a_recorded_session_makes_a_tree_and_goes_out_as_json(folder: Path) -> N
     """Each span once in the tree; each message once through OTLP's JSON and back, to the byte."""
     requests = decoded(folder)
     spans = [one for request in requests for one in request.spans]
-    lines = tree([row_of(one) for one in spans])
-    assert sum(1 for line in lines if not line.row.flags & Flag.PLACEHOLDER) == len(spans)
+    lines = planted([row_of(one) for one in spans])
+    assert sum(1 for line in lines if line.row) == len(spans)
     for signal, encoding, body in bodies_of(folder):
         message: Any = parse(signal, encoding, body)
         if signal is Signal.TRACES:
