@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 QUEUE_BYTES: Final = 128 * 1024 * 1024
 """Bodies that wait for a commit: two of the greatest size, about half a minute of a busy disk."""
 
-THREAD_FROM_BYTES: Final = {Encoding.PROTOBUF: 256 * 1024, Encoding.JSON: 16 * 1024}
-"""Bodies from this size on, about 10 ms of work, are decoded in a thread: the loop stays responsive."""
+THREAD_FROM_BYTES: Final = 16 * 1024
+"""Bodies from this size on are redacted and decoded in a thread, and the loop stays responsive: JSON, or what
+is nothing but secrets, is about 10 ms of work."""
 
 TICK_SECONDS: Final = 0.25
 AWAY_FROM: Final = 2_000_000_000
@@ -310,7 +311,7 @@ class Ingest:
             raise
 
     async def _decode(self, signal: Signal, encoding: Encoding, body: bytes, received_at: int) -> Request:
-        if len(body) < THREAD_FROM_BYTES[encoding]:
+        if len(body) < THREAD_FROM_BYTES:
             return self._read(signal, encoding, body, received_at)
         return await aside(
             self._decode_threads, lambda held: self._read(signal, encoding, held, received_at), body

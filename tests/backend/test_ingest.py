@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import threading
@@ -22,6 +23,8 @@ from otel_sessions.backend.faults import ATTEMPTS
 from otel_sessions.backend.ingest import THREAD_FROM_BYTES, BackPressureError, Ingest, NotStoredError, Room
 from otel_sessions.backend.live import Live
 from otel_sessions.backend.records import Changes, Encoding, Request, Signal
+from otel_sessions.backend.redact import Redactor
+from otel_sessions.backend.redact_patterns import Pattern
 from otel_sessions.backend.weight import MAX_VALUES
 from otel_sessions.errors import BackendError
 
@@ -333,7 +336,7 @@ def test_a_body_takes_room_for_as_long_as_a_thread_has_it_whoever_went_away(
     monkeypatch.setattr(ingest_module, "decode", slow)
 
     async def scenario() -> None:
-        body = traces(size=THREAD_FROM_BYTES[Encoding.PROTOBUF])
+        body = traces(size=THREAD_FROM_BYTES)
         waiting = bytes(bytearray(body))  # an object of its own
         references = sys.getrefcount(waiting)
         store = MemoryStore()
@@ -354,6 +357,33 @@ def test_a_body_takes_room_for_as_long_as_a_thread_has_it_whoever_went_away(
             assert ingest.stats().waiting_bytes == 0
             assert len(began) == 2
         assert store.appended == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_large_bodies_are_searched_for_secrets_beside_the_loop(encoding: Encoding) -> None:
+    """A body of nothing but secrets takes long; everybody else is served meanwhile."""
+    seen: list[threading.Thread] = []
+
+    def check(_before: str, _secret: str) -> bool:
+        seen.append(threading.current_thread())
+        return False
+
+    redactor = Redactor([Pattern("own", "SECRET", "here", check)])
+    pad = {"resourceSpans": [], "pad": "SECRET" + "x" * THREAD_FROM_BYTES}
+    large = {
+        Encoding.PROTOBUF: traces("SECRET", THREAD_FROM_BYTES),
+        Encoding.JSON: json.dumps(pad).encode(),
+    }
+
+    async def scenario() -> None:
+        async with ingesting(MemoryStore(), redactor=redactor) as ingest:  # type: ignore[arg-type]
+            await ingest.accept(Signal.TRACES, encoding, large[encoding])
+            assert seen
+            assert threading.main_thread() not in seen
+            await ingest.accept(Signal.TRACES, Encoding.PROTOBUF, traces("SECRET"))
+            assert threading.main_thread() in seen
 
     run(scenario)
 
