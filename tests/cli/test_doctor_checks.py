@@ -697,6 +697,14 @@ def test_what_waits_is_told_with_what_sends_it(waiting, verdict, fix):
     assert (finding.verdict, finding.fix) == (verdict, fix)
 
 
+def test_events_that_wait_for_grpc_are_not_called_spans():
+    """Both signals go to one address there, so it tells nothing of what they are."""
+    address = "http://a:4317"
+    waiting = (Waiting(address, 3, age=90.0, signal="logs"), Waiting(address, 1, age=90.0))
+    found = [it.seen for it in check_waiting(SpoolFacts("/s", waiting=waiting), {address})]
+    assert [it.partition(" waiting")[0] for it in found] == ["3 life cycle events", "1 span"]
+
+
 def test_the_document_lists_the_checks_of_the_code():
     """docs/doctor.md has a row for each, in their order, in the same words."""
     text = (Path(__file__).parents[2] / "docs/doctor.md").read_text()

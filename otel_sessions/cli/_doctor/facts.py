@@ -138,6 +138,7 @@ class Waiting:
     rejected: int = 0
     damaged: int = 0
     reasons: tuple[str, ...] = ()
+    signal: str = "traces"
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,4 +228,5 @@ def _waiting(seen: Look) -> Waiting:
         rejected=seen.rejected.items.total,
         damaged=seen.waiting.damaged + seen.rejected.damaged,
         reasons=tuple(reason for reason, _ in seen.rejected.reasons.most_common(3)),
+        signal=seen.recipient.signal,
     )

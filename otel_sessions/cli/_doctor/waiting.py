@@ -99,5 +99,5 @@ def _of(waiting: Waiting) -> Iterator[Finding]:
 
 
 def _counted(number: int, waiting: Waiting) -> str:
-    what = "life cycle event" if waiting.address.endswith("/v1/logs") else "span"
+    what = "life cycle event" if waiting.signal == "logs" else "span"
     return f"{number} {what}{'' if number == 1 else 's'}"
