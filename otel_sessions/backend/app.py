@@ -35,6 +35,7 @@ from otel_sessions.backend.receiver.inflate import Inflating
 from otel_sessions.backend.receiver.manners import manners_middleware
 from otel_sessions.backend.records import SessionRecord
 from otel_sessions.backend.redact import Redactor
+from otel_sessions.backend.redact_key import key_in
 from otel_sessions.backend.services import Services, Tally
 from otel_sessions.backend.settings import Address, Settings
 from otel_sessions.backend.store.base import SessionQuery, Store
@@ -93,7 +94,7 @@ async def running(settings: Settings, clock: Clock) -> AsyncGenerator[tuple[List
         stack.push_async_callback(asyncio.to_thread, store.close)
         live = Live(secrets.token_hex(6), idle_after=settings.idle_after)
         await _load(live, store, clock, settings.idle_after)
-        redactor = Redactor(settings.redaction) if settings.redaction else None
+        redactor = Redactor(settings.redaction, key_in(settings.data)) if settings.redaction else None
         ingest = Ingest(store, live, clock, redactor=redactor)
         writer = await ingest.start()
         stack.push_async_callback(ingest.stop)

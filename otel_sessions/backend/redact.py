@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import itertools
 import json
 import re
@@ -36,13 +37,22 @@ from otel_sessions.backend.redact_patterns import (
     loosened,
     marker,
 )
+from otel_sessions.backend.vocabulary import IDS
 from otel_sessions.errors import ConfigurationError
+from otel_sessions.semconv import SESSION_PREVIOUS_ID, TASK_PARENT_ID
 
 __all__ = ["CHECKED_BYTES", "MOST_LOOKS", "Redacted", "Redactor"]
 
 _IDS: Final = frozenset(
     ("trace_id", "span_id", "parent_span_id", "traceId", "spanId", "parentSpanId", "profile_id", "profileId")
 )
+_IDENTITIES: Final = frozenset(
+    (
+        *(key.removeprefix("CX:").removeprefix("CC:") for keys in IDS.values() for key in keys),
+        *(SESSION_PREVIOUS_ID, TASK_PARENT_ID),
+    )
+)
+"""Attributes whose values name a session, a user, a task: two that are not the same must not become it."""
 _ID_BYTES: Final = (8, 16)  # what is no id is looked at: its span is rejected, but the body is kept
 _HEX: Final = re.compile(r"[0-9a-fA-F]*")
 _NUMBER: Final = re.compile(r"-?[0-9]+")
@@ -80,7 +90,9 @@ class Redacted:
 class Redactor:
     """The patterns of one backend, ready to be used from any thread. Raises ConfigurationError."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], key: bytes | None = None) -> None:
+        """Compile the patterns; with a key, ids that are secrets are told apart by what it makes of them."""
+        self._key = key
         self.kinds = kinds_of(patterns)
         self._patterns = [_Compiled(pattern, pattern.regex) for pattern in patterns]
         self._anywhere = [_Compiled(pattern, loosened(pattern.regex)) for pattern in patterns]
@@ -106,6 +118,12 @@ class Redactor:
         for number in sorted(self.scan(data)):
             if number < len(self._patterns):
                 yield from self._patterns[number].looks(data)
+
+    def marker(self, kind: str, secret: bytes, *, apart: bool) -> bytes:
+        """Return what stands in the place of a secret; of an id, so that the same one has the same."""
+        if not apart or self._key is None:
+            return marker(kind).encode()
+        return marker(f"{kind}#{hashlib.blake2b(secret, key=self._key, digest_size=6).hexdigest()}").encode()
 
     def kind_within(self, data: bytes) -> str | None:
         """Return the kind of a secret within encoded data of which only the length is known; else None."""
@@ -198,6 +216,7 @@ class _Cleaning:
         self._counts: Counter[str] = Counter()
         self._repeated = False
         self._looks = 0
+        self._is_id = False  # whether what is looked at is the value of an attribute that names somebody
 
     # --- texts ------------------------------------------------------------------------------------
 
@@ -214,7 +233,7 @@ class _Cleaning:
             self._looks += 1
             if self._looks > MOST_LOOKS:
                 self._counts[kind] += 1
-                return marker(kind).encode()
+                return self._redactor.marker(kind, data, apart=self._is_id)
             if end > start:
                 found.append((start, end, kind))
         return self._replaced(data, _merged(found)) if found else data
@@ -224,7 +243,8 @@ class _Cleaning:
         at = 0
         for start, end, kind in secrets:
             quote = _quote_of(data, start, end)
-            parts += (data[at:start], quote, marker(kind).encode(), quote)
+            mark = self._redactor.marker(kind, data[start:end], apart=self._is_id)
+            parts += (data[at:start], quote, mark, quote)
             at = end
             self._counts[kind] += 1
         return b"".join((*parts, data[at:]))
@@ -244,12 +264,17 @@ class _Cleaning:
             return
         if isinstance(message, KeyValue) and is_secret_name(message.key):
             self._hide(message.value)
+        was, self._is_id = (
+            self._is_id,
+            self._is_id or (isinstance(message, KeyValue) and message.key in _IDENTITIES),
+        )
         for field, value in message.ListFields():
             if field.type == FieldDescriptor.TYPE_MESSAGE:
                 for one in value if field.is_repeated else (value,):
                     self._message(one, depth + 1)
             elif field.type in _CLEANERS and not (field.name in _IDS and len(value) in _ID_BYTES):
                 self._scalar(message, field, value)
+        self._is_id = was
         self._unknown(message)
 
     def _scalar(self, message: Message, field: FieldDescriptor, value: Any) -> None:
@@ -317,9 +342,13 @@ class _Cleaning:
 
     def _json_object(self, value: dict[str, Any], lists: int) -> dict[str, Any]:
         name = value.get("key")
-        if isinstance(name, str) and isinstance(value.get("value"), dict) and is_secret_name(name):
+        name = name if isinstance(name, str) and isinstance(value.get("value"), dict) else ""
+        if is_secret_name(name):
             value = {**value, "value": self._json_hidden(value["value"])}
-        return {self.text(key): self._json_field(key, item, lists) for key, item in value.items()}
+        was, self._is_id = self._is_id, self._is_id or name in _IDENTITIES
+        clean = {self.text(key): self._json_field(key, item, lists) for key, item in value.items()}
+        self._is_id = was
+        return clean
 
     def _json_field(self, key: str, item: Any, lists: int) -> Any:
         if _is_no_text(key, item):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from recorded import bodies_of, every_recording, samples
 from telemetry import any_value, key_values, log, logs, span, traces
 
-from otel_sessions.backend.decode import DecodeError, decode
+from otel_sessions.backend.decode import DecodeError, decode, parse
 from otel_sessions.backend.otlp_json import span_json
 from otel_sessions.backend.records import Encoding, Signal
 from otel_sessions.backend.redact import Redactor
@@ -437,6 +438,48 @@ def test_a_field_that_is_not_known_goes_where_a_secret_is_in_it() -> None:
     assert clean.counts == {KEY.kind: 2}
     [one] = ExportTraceServiceRequest.FromString(clean.body).resource_spans[0].scope_spans[0].spans
     assert one == span(1, name=KEY.redacted)
+
+
+# --- ids ---------------------------------------------------------------------------------------------------------
+
+IDENTITIES = ("session.id", "gen_ai.conversation.id", "user.id", "thread_id", "otel_sessions.task.id")
+TOKENS = [one.text for one in SECRETS if one.kind == "openai-key"]
+
+
+def ids_of(key: bytes, encoding: Encoding, name: str, values: list[str]) -> list[str]:
+    """Redact a request whose spans bear an id each; return what became of the ids."""
+    spans = [span(n + 1, attributes={name: value}) for n, value in enumerate(values)]
+    body = json_body(spans) if encoding is Encoding.JSON else traces(spans).SerializeToString()
+    clean = Redactor(DEFAULTS, key).redact(Signal.TRACES, encoding, body)
+    message = parse(Signal.TRACES, encoding, clean.body)
+    assert isinstance(message, ExportTraceServiceRequest)
+    return [one.attributes[0].value.string_value for one in message.resource_spans[0].scope_spans[0].spans]
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_ids_that_are_secrets_stay_as_many_as_they_were(name: str) -> None:
+    """The same one becomes the same, in both encodings; without the key nobody can try which one it was."""
+    first, second, *_ = TOKENS
+    found = ids_of(b"k", Encoding.PROTOBUF, name, [first, second, first])
+    assert found[0] == found[2] != found[1]
+    assert found == ids_of(b"k", Encoding.JSON, name, [first, second, first])
+    assert not set(found) & set(ids_of(b"other", Encoding.PROTOBUF, name, [first, second]))
+    assert all(re.fullmatch(r"\[redacted:openai-key#[0-9a-f]{12}\]", one) for one in found)
+
+
+def test_only_ids_are_told_apart() -> None:
+    """A hash of a password says which of two spans used the same one: elsewhere nothing is kept of a secret."""
+    for name in ("input.value", "http.url"):
+        assert ids_of(b"k", Encoding.PROTOBUF, name, TOKENS[:2]) == [marker("openai-key")] * 2
+
+
+@pytest.mark.parametrize("one", [*SECRETS, *IN_CONTEXT], ids=lambda one: one.kind)
+def test_a_marker_that_tells_ids_apart_is_not_redacted_again(one: Secret) -> None:
+    """By a second backend behind the first, with a key of its own."""
+    for encoding in Encoding:
+        [found] = ids_of(b"k", encoding, "session.id", [one.text])
+        assert one.secret not in found
+        assert ids_of(b"other", encoding, "session.id", [found]) == [found]
 
 
 # --- what follows from it ---------------------------------------------------------------------------------------

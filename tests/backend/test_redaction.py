@@ -198,6 +198,20 @@ def read(backend: BackendProcess, path: str, *, lines: bool = False) -> Any:
     return {"hits": answer.count(b'"snippet"')} if lines else json.loads(answer)
 
 
+def test_sessions_whose_ids_are_tokens_stay_as_many_as_they_were(start_backend: Start) -> None:
+    """One that goes on after a restart is still the same one."""
+    backend = start_backend()
+    tokens = [one.text for one in SECRETS if one.kind == "openai-key"]
+    for token in tokens:
+        by_http(backend, traces([span(token, "work")]))
+    assert backend.stop() == 0
+    backend.start()
+    by_json(backend, span(tokens[0], "more"))
+    listed = read(backend, "/api/v1/sessions")["sessions"]
+    assert sorted(one["spans"] for one in listed) == [1] * (len(tokens) - 1) + [2]
+    assert files_that_bear(backend.data, [token.encode() for token in tokens]) == []
+
+
 def test_what_was_replaced_is_counted_by_kind(start_backend: Start) -> None:
     """In the status and for Prometheus; once for each time it was stored."""
     backend = start_backend("--redact-pattern", "badge=BADGE-[0-9]{6}")
