@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from opentelemetry import context as otel
 from opentelemetry import trace
 
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _carry, _instrument, _provider
+from otel_sessions.sdk._calls import decorated
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._program import program_name
@@ -29,12 +31,22 @@ from otel_sessions.sdk._settings import names_service
 from otel_sessions.sdk._start import session, start_solo
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+
     from otel_sessions.sdk._provider import Runtime
 
 __all__ = ["EXPORTER", "begin", "begin_below_a_runner"]
 
 EXPORTER: Final = "otel_sessions"
 """Our name in OTEL_TRACES_EXPORTER, where a configurator of others sets the provider up."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ASKED_FOR: Final = (trace.SpanKind.SERVER, trace.SpanKind.CONSUMER)
+"""Kinds of what others asked for: without a parent of theirs a trace of its own, as everywhere."""
 
 
 def begin() -> None:
@@ -43,7 +55,10 @@ def begin() -> None:
         if not _wanted():
             return
         runtime = _set_up()
-        if runtime is None or runtime.carried is not None:
+        if runtime is None:
+            return
+        runtime.load()  # before the program begins, which may exchange what is imported (gevent's patch_all)
+        if runtime.carried is not None:
             return
         _start_for_the_process(runtime, program_name(sys.orig_argv))
 
@@ -87,13 +102,17 @@ def _named_by(environ: Mapping[str, str]) -> bool:
 
 
 def _start_for_the_process(runtime: Runtime, name: str) -> None:
-    """Start a session to which all belongs that has no other: of every thread, and of child processes."""
-    started = start_solo(session(name))
+    """Start a session to which all belongs that has no other: of every thread, and of child processes.
+
+    It is current in no context: every task of asyncio would inherit its root, as the parent of what a server
+    is asked for by others.
+    """
+    started = start_solo(session(name), current=False)
     root = root_of(started)
     if root is None or not root.span_id:
         return
     runtime.carry(started, Place(root, root.options.stamp(started.id)))
-    os.environ.update({header.upper(): value for header, value in started.carry().items()})
+    _carry.announce(started)
 
 
 class _LateProvider(trace.TracerProvider):
@@ -113,15 +132,63 @@ class _LateProvider(trace.TracerProvider):
 class _LateTracer(trace.ProxyTracer):
     """A tracer that sets tracing up before its first span, unless the program has done so."""
 
-    def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        *args: Any,
+        **kwargs: Any,
+    ) -> trace.Span:
         """Start a span of the provider that is in use by now."""
         _first.happened()
-        return super().start_span(*args, **kwargs)
+        return super().start_span(name, _parent(context, kind), kind, *args, **kwargs)
 
-    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Any:
+    def start_as_current_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: trace.SpanKind = trace.SpanKind.INTERNAL,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """Start a span and make it current; a context manager or decorator."""
-        _first.happened()
-        return super().start_as_current_span(*args, **kwargs)
+
+        def block() -> AbstractContextManager[trace.Span]:
+            _first.happened()
+            start = super(_LateTracer, self).start_as_current_span
+            return start(name, _parent(context, kind), kind, *args, **kwargs)
+
+        return _Block(block)
+
+
+def _parent(context: Context | None, kind: trace.SpanKind) -> Context:
+    """Return the context of a span: what has no parent here is in the run carried here, but others' calls."""
+    context = otel.get_current() if context is None else context
+    return context if kind in _ASKED_FOR else _provider.below_carried(context)
+
+
+class _Block:
+    """What starts a span when it is entered, or at each call of what it decorates."""
+
+    __slots__ = ("_entered", "_make")
+
+    def __init__(self, make: Callable[[], AbstractContextManager[trace.Span]]) -> None:
+        self._make = make
+        self._entered: AbstractContextManager[trace.Span] | None = None
+
+    def __enter__(self) -> trace.Span:
+        self._entered = self._make()
+        return self._entered.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._entered is not None:
+            self._entered.__exit__(kind, exc, tb)
+
+    def __call__(self, function: F) -> F:
+        return decorated(function, lambda _call: _Block(self._make))
 
 
 class _First:

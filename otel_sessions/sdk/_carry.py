@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from otel_sessions import semconv
@@ -17,7 +18,7 @@ from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk import _context, _provider
 from otel_sessions.sdk._calls import decorated, is_suspended, put_back
 from otel_sessions.sdk._context import Place
-from otel_sessions.sdk._headers import NAMES, headers
+from otel_sessions.sdk._headers import NAMES, headers, with_headers
 from otel_sessions.sdk._ledger import ledgers
 from otel_sessions.sdk._options import Options
 from otel_sessions.sdk._root import Root
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from otel_sessions.sdk._provider import Runtime
+    from otel_sessions.sdk._session import Session
 
-__all__ = ["child_env", "take_up", "wrap"]
+__all__ = ["announce", "child_env", "is_announced", "take_up", "wrap"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,14 +85,31 @@ def child_env() -> dict[str, str]:
     """Return this process's environment plus what carries the current session, for a child process.
 
     As in `subprocess.run(command, env=child_env())`. The child takes the session up by `init()`: its spans
-    belong to it, and it opens no run of its own.
+    belong to it, and it opens no run of its own. Entries of others in BAGGAGE are passed on.
     """
-    environ = {name: value for name, value in os.environ.items() if name.lower() not in NAMES}
-    return environ | {name.upper(): value for name, value in headers(_provider.here()[1]).items()}
+    return with_headers(os.environ, headers(_provider.here()[1]))
+
+
+def announce(session: Session) -> None:
+    """Put a started session into this process's own environment, for whatever it starts from now on."""
+    environ = with_headers(os.environ, session.carry())
+    for name in [name for name in os.environ if name not in environ]:
+        del os.environ[name]
+    os.environ.update(environ)
+
+
+def is_announced(session: Session) -> bool:
+    """Tell whether this process's environment carries a session."""
+    context = W3CBaggagePropagator().extract({"baggage": os.environ.get("BAGGAGE", "")}, Context())
+    return baggage.get_baggage(semconv.SESSION_ID, context) == session.id
 
 
 def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
-    """Make the session current that a parent process put into the environment, for this whole process."""
+    """Take the session up that a parent process put into the environment, for this whole process.
+
+    Current in this context too, where the program asked for it; a span that is current would be inherited by
+    every task of asyncio, and be the parent of what a server is asked for by others.
+    """
     carried = {name: environ[name.upper()] for name in NAMES if environ.get(name.upper())}
     if runtime.carried is not None or not carried:
         return
@@ -112,7 +131,8 @@ def take_up(runtime: Runtime, environ: Mapping[str, str]) -> None:
         if run_trace:
             above = trace.SpanContext(run_trace, above.span_id, is_remote=True, trace_flags=above.trace_flags)
         root.attend(runtime.liveness_for(root.options), above, run)
-    runtime.carry(continued(root, parent), Place(root, root.options.stamp(session_id)))
+    current = not runtime.arguments.automatic
+    runtime.carry(continued(root, parent, current=current), Place(root, root.options.stamp(session_id)))
 
 
 def _number(value: object, digits: int) -> int:

@@ -32,6 +32,7 @@ from otel_sessions.sdk._settings import Content, Settings, asks_for_export, name
 from otel_sessions.sdk._threads import carry_into_threads
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -96,7 +97,7 @@ def tracer() -> trace.Tracer:
 
 
 def here() -> tuple[Session | None, Root | None]:
-    """Return the session of this context and its run; else the one that a parent process carried here."""
+    """Return the session of this context and its run; else those of the whole process."""
     scope = _context.current_scope()
     if scope is not None and scope.session is not None:
         return scope.session, scope.place.root
@@ -105,6 +106,14 @@ def here() -> tuple[Session | None, Root | None]:
     if runtime is None or place is None:
         return None, None
     return runtime.carried, place.root
+
+
+def below_carried(context: Context) -> Context:
+    """Return a context for a span that has no parent: in the run, if any, that all belongs to here."""
+    place = _state.runtime.carried_place if _state.runtime is not None else None
+    if place is None or place.root is None or trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    return trace.set_span_in_context(place.root.as_parent(), context)
 
 
 def content() -> Content:

@@ -13,6 +13,7 @@ from otel_sessions.sdk import _process
 from otel_sessions.sdk._guard import ignored
 
 if TYPE_CHECKING:
+    from opentelemetry import trace
     from opentelemetry.sdk.trace import Span
 
     from otel_sessions.sdk._context import Place
@@ -64,6 +65,11 @@ class Registry:
         self.open[key] = entry
         if len(self.open) > _MOST_OPEN and len(self.open) > self._full:
             self._make_room()
+
+    def is_inside(self, span: trace.Span, root: Root) -> bool:
+        """Tell whether a span is open and belongs to a run."""
+        entry = self.open.get(span.get_span_context().span_id)
+        return entry is not None and entry.place is not None and entry.place.root is root
 
     def _make_room(self) -> None:
         """Forget the oldest spans, but no root: a run may last as long as the program does."""

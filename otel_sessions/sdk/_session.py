@@ -147,7 +147,7 @@ class Session:
             _context.leave(self._scope)
         return ended
 
-    def _start(self, *, block: bool) -> None:
+    def _start(self, *, block: bool, current: bool = True) -> None:
         options = self._options
         if self._root is not None:
             raise SessionReuseError(
@@ -168,7 +168,10 @@ class Session:
             root.bind(scope.span, self, collected, exported=exported)
         if not block and root.sampled:
             scope.span = StandIn(root, scope.before)
-        _context.enter(scope)
+        if current:
+            _context.enter(scope)
+        else:
+            scope.left = True
 
     # --- Inside --------------------------------------------------------------------------------------
 
@@ -278,9 +281,9 @@ class Activation:
 # --- For our other modules -------------------------------------------------------------------------------
 
 
-def begin(session: Session) -> None:
-    """Start a session that no block will end."""
-    session._start(block=False)  # noqa: SLF001 - no business of users
+def begin(session: Session, *, current: bool = True) -> None:
+    """Start a session that no block will end; `current` in this context, or in none."""
+    session._start(block=False, current=current)  # noqa: SLF001 - no business of users
 
 
 def root_of(session: Session) -> Root | None:
@@ -293,18 +296,21 @@ def scope_of(session: Session) -> Scope | None:
     return session._scope  # noqa: SLF001 - no business of users
 
 
-def continued(root: Root, parent: trace.Span) -> Session:
-    """Return a handle to a parent process's run, current in this context with `parent` as current span."""
+def continued(root: Root, parent: trace.Span, *, current: bool) -> Session:
+    """Return a handle to a parent process's run; `current` in this context with `parent` as current span."""
     session = Session(root.options)
     session._root = root  # noqa: SLF001 - it never starts here
     session._scope = scope = Scope(session, Place(root, root.options.stamp(root.session_id)), block=True)  # noqa: SLF001
     scope.span = parent
-    _context.enter(scope)
+    if current:
+        _context.enter(scope)
+    else:
+        scope.left = True
     return session
 
 
 def _root_span(tracer: trace.Tracer, scope: Scope, options: Options) -> trace.Span:
-    context = scope.before
+    context = _provider.below_carried(scope.before)
     links = [trace.Link(options.resumed_root)] if options.resumed_root is not None else []
     if options.nested == "root":
         around = trace.get_current_span(context).get_span_context()

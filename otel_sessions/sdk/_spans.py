@@ -172,16 +172,7 @@ def start_span(
 
 @guarded("span start")
 def _start(name: str, context: Context, attributes: Mapping[str, Any], kind: SpanKind) -> trace.Span:
-    return _provider.tracer().start_span(name, _below_carried(context), kind, attributes)
-
-
-def _below_carried(context: Context) -> Context:
-    """Return a context for a span that has no parent here, where a parent process carried a run to us."""
-    runtime = _provider.current()
-    place = runtime.carried_place if runtime is not None else None
-    if place is None or place.root is None or trace.get_current_span(context).get_span_context().is_valid:
-        return context
-    return trace.set_span_in_context(place.root.as_parent(), context)
+    return _provider.tracer().start_span(name, _provider.below_carried(context), kind, attributes)
 
 
 def end_span(span: trace.Span, exc: BaseException | None, learned: Mapping[str, Any] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_sessions.lifecycle import ENDINGS
-from otel_sessions.sdk import _context, _provider
+from otel_sessions.sdk import _carry, _context, _provider
 from otel_sessions.sdk._guard import guard, say_once
 from otel_sessions.sdk._options import TOKEN_PREFIX, Nested, Options, OutcomeName, ending_of
 from otel_sessions.sdk._session import Session, begin, root_of, scope_of
@@ -129,15 +129,21 @@ class _Solo:
 _solo: Final = _Solo()
 
 
-def start_solo(made: Session) -> Session:
-    """Start a session, and end the one that was started so before."""
+def start_solo(made: Session, *, current: bool = True) -> Session:
+    """Start a session, and end the one that was started so before; `current` in this context, or in none.
+
+    Where the environment carried that one into child processes, it carries the new one from now on.
+    """
     former, _solo.session = _solo.session, made
     if former is not None:
         root, scope = root_of(former), scope_of(former)
         if root is not None and scope is not None:
             root.end(ENDINGS["superseded"])
             _context.leave(scope)
-    begin(made)
+    begin(made, current=current)
+    with guard("environment"):
+        if former is not None and _carry.is_announced(former):
+            _carry.announce(made)
     with guard("IPython"):
         _outlive_cells(_ipython())
     return made

@@ -21,6 +21,7 @@ from otel_sessions.sdk._calls import Call, decorated
 from otel_sessions.sdk._context import Place, Scope, TaskMark
 from otel_sessions.sdk._guard import guarded, say_once
 from otel_sessions.sdk._options import text
+from otel_sessions.sdk._registry import registry
 from otel_sessions.sdk._settings import Content
 from otel_sessions.sdk._spans import end_span, learn, start_span
 from otel_sessions.sdk._values import attribute_values, to_json
@@ -207,6 +208,8 @@ def _around(root: Root | None) -> tuple[Scope | None, Context]:
     scope, context = _context.current_scope(), _context.parent_context()
     if root is None or (scope is not None and scope.place.root is root):
         return (scope if scope is not None and scope.place.task is not None else None), context
+    if scope is None and registry.is_inside(trace.get_current_span(context), root):
+        return None, context
     # Where another session is current, or none: below the root.
     return None, trace.set_span_in_context(root.as_parent(), context)
 

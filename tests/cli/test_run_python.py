@@ -120,11 +120,12 @@ def run(backend: BackendProcess, site: Path) -> Any:
 
 
 @pytest.mark.slow
-def test_installed_instrumentors_are_on_in_a_python_command(run):
+def test_installed_instrumentors_are_on_in_a_python_command(run, backend: BackendProcess):
     """One that is broken or outdated costs a line, one without its framework nothing; the good one traces."""
     ran = run("import json, sys; json.dumps(1); sys.exit(3)")
     assert ran.process.returncode == 3
     assert ran.names(2) == ["session", "traced call"]
+    assert len(Api(backend.url).session(ran.id)["traces"]) == 1
     complaints = ran.process.stderr.splitlines()
     assert [("of another age" in line) + 2 * ("> 99" in line) for line in complaints] == [1, 2], complaints
 

@@ -212,6 +212,32 @@ def test_child_env_is_an_environment(recorded: Recorded, monkeypatch: pytest.Mon
     assert env["TRACEPARENT"].startswith("00-")
 
 
+@pytest.mark.parametrize(
+    ("theirs", "kept"),
+    [
+        ("tenant=42", ["tenant=42"]),
+        (" a=1;p=2 ,,session.id=other, b=%20", ["a=1;p=2", "b=%20"]),
+        (f"long={'x' * 8192},b=2", ["b=2"]),
+        (",".join(f"k{n}=v" for n in range(300)), [f"k{n}=v" for n in range(178)]),
+    ],
+    ids=["one", "as written", "too long", "too many"],
+)
+def test_baggage_of_others_goes_to_children_as_far_as_there_is_room(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, theirs: str, kept: list[str]
+):
+    """Within the limits beyond which OpenTelemetry reads nothing of it: ours comes first."""
+    monkeypatch.setenv("BAGGAGE", theirs)
+    monkeypatch.setenv("TRACESTATE", "of=others")
+    assert otel_sessions.child_env()["BAGGAGE"].split(",")[:2] == kept[:2]
+    with otel_sessions.session(id="s-1"):
+        env = otel_sessions.child_env()
+    session, run, *others = env["BAGGAGE"].split(",")
+    assert (session, run.partition("=")[0]) == ("session.id=s-1", semconv.BAGGAGE_RUN)
+    assert others == kept
+    assert len(env["BAGGAGE"]) <= 8192
+    assert "TRACESTATE" not in env
+
+
 CHILD = """
 import os, sys, threading
 import otel_sessions
