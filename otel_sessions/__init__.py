@@ -2,6 +2,9 @@
 
 Importing this loads neither the OpenTelemetry SDK nor an exporter, a server or a framework: each name is
 loaded when it is first used.
+
+PYTEST_DONT_REWRITE: there is nothing to rewrite in it, and under a launcher it is imported before pytest is,
+which would warn of that because our plugin belongs to it.
 """
 
 from typing import TYPE_CHECKING

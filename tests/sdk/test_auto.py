@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backend_process import BackendProcess, clean_environment
 
+import otel_sessions
 from otel_sessions.cli._api import Api
 
 pytestmark = [
@@ -491,6 +494,32 @@ def test_children_belong_to_the_session_that_the_program_started_in_place_of_the
     )
     started, taken_up = out.split()
     assert taken_up == started
+
+
+RUNNER = (sys.executable, "-m", "otel_sessions.cli.main", "run", "--", sys.executable)
+
+
+@pytest.mark.parametrize("launcher", [LAUNCHER, RUNNER], ids=["instrument", "run"])
+def test_pytest_runs_below_a_launcher_where_warnings_are_errors(stage: Stage, launcher: tuple[str, ...]):
+    """In an installation that is no editable one: pytest knows its files, and finds us imported already."""
+    site = stage.folder / "site"
+    package = Path(otel_sessions.__file__).parent
+    shutil.copytree(package, site / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    info = site / "otel_sessions-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: otel-sessions\nVersion: 0\n")
+    (info / "entry_points.txt").write_text(distribution("otel-sessions").read_text("entry_points.txt") or "")
+    files = [path.relative_to(site) for path in site.rglob("*.py")]
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    stage.path.append(site)
+    (stage.folder / "test_own.py").write_text("def test_own(): pass\n")
+    (stage.folder / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\naddopts = -p no:cacheprovider\n"
+    )
+    program = "import os, pytest, sys; os.chdir(sys.path[0]); sys.exit(pytest.main())"
+    # They import frameworks with plugins of their own, of which pytest would warn as well.
+    out, _ = stage.run(program, 0, launcher, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="*")
+    assert "1 passed" in out
 
 
 def came_again(backend: BackendProcess) -> int:
