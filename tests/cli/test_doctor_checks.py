@@ -273,6 +273,7 @@ def test_no_secret_is_shown():
         ({"OTEL_SESSIONS_HEARTBEAT": "60", "OTEL_SESSIONS_LEASE": "30"}, "OTEL_SESSIONS_HEARTBEAT"),
         ({"OTEL_SESSIONS_SPOOL": "spool"}, "OTEL_SESSIONS_SPOOL"),
         ({"OTEL_SPAN_EVENT_COUNT_LIMIT": "abc"}, "OTEL_SPAN_EVENT_COUNT_LIMIT"),
+        ({"OTEL_SESSIONS_RESUME_SECRET": "short"}, "OTEL_SESSIONS_RESUME_SECRET"),
     ],
 )
 def test_a_value_without_sense_is_told_with_its_variable(environ, blamed):
@@ -308,6 +309,17 @@ def test_quotes_that_came_with_an_env_file_are_seen():
     [
         ({"OTEL_SDK_DISABLED": "true"}, PROBLEM, "unset OTEL_SDK_DISABLED"),
         ({"OTEL_LOGS_EXPORTER": "none"}, PROBLEM, "export OTEL_LOGS_EXPORTER=otlp"),
+        (
+            {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "0", "OTEL_ATTRIBUTE_COUNT_LIMIT": "128"},
+            PROBLEM,
+            "export OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=128",
+        ),
+        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "32"}, PROBLEM, "export OTEL_ATTRIBUTE_COUNT_LIMIT=128"),
+        (
+            {"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "5"},
+            PROBLEM,
+            "export OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=128",
+        ),
         ({"OTEL_TRACES_EXPORTER": "console"}, PROBLEM, "export OTEL_TRACES_EXPORTER=otlp"),
         ({"OTEL_TRACES_EXPORTER": "console,otlp"}, OK, ""),
         (

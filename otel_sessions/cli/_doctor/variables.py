@@ -12,6 +12,7 @@ from otel_sessions.cli._doctor.findings import Finding, ok, problem, warning
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._endpoint import GRPC_PORT, HTTP_PORT, resolve_endpoint
 from otel_sessions.sdk._liveness import EventSettings
+from otel_sessions.sdk._resume import SECRET, key_for_reading
 from otel_sessions.sdk._settings import Settings
 
 __all__ = ["blamed", "check_effect", "check_values", "check_variables", "shown_value"]
@@ -85,11 +86,18 @@ def _quoted(environ: Mapping[str, str]) -> Iterator[Finding]:
             )
 
 
+def _resume_secret(environ: Mapping[str, str]) -> None:
+    """Read the secret of resume tokens, where there is one; else a key file would be made."""
+    if environ.get(SECRET, "").strip():
+        key_for_reading(environ)
+
+
 _READERS: Final[tuple[Callable[[Mapping[str, str]], object], ...]] = (
     Settings.read,
     EventSettings.from_environ,
     lambda environ: resolve_endpoint("traces", environ),
     lambda environ: resolve_endpoint("logs", environ),
+    _resume_secret,
 )
 
 
@@ -129,6 +137,7 @@ def check_effect(environ: Mapping[str, str]) -> list[Finding]:
         *_ports(said),
         *_apart(said),
         *_identity(said),
+        *_limits(said),
         *_ignored(said),
     ]
     return found or [ok("effect", "nothing is switched off, contradictory or ignored")]
@@ -251,6 +260,33 @@ def _identity(said: Mapping[str, str]) -> Iterator[Finding]:
             "OTEL_RESOURCE_ATTRIBUTES has a part without =, which is left out: write a comma as %2C",
             "export OTEL_RESOURCE_ATTRIBUTES=name=value,name=value",
         )
+
+
+_ID_LENGTH: Final = 36
+"""Characters of a session id that is made up: a UUID."""
+_ATTRIBUTES: Final = 64
+"""Attributes that are more than any span needs of what the page shows; half of the default of 128."""
+
+
+def _limits(said: Mapping[str, str]) -> Iterator[Finding]:
+    """Look for limits of attributes that cut what the page needs; what is no number `values` tells."""
+    for own, general, least, lost in (
+        (
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            _ATTRIBUTES,
+            "the first attributes of a span are dropped beyond it: names, models and tokens may be missing",
+        ),
+        (
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            _ID_LENGTH,
+            "longer values are cut, session ids among them",
+        ),
+    ):
+        name = own if own in said else general
+        if said.get(name, "").isdecimal() and int(said[name]) < least:
+            yield problem("effect", f"{name}={said[name]}: {lost}", f"export {name}=128")
 
 
 def _without(resource: str, key: str) -> str:
