@@ -164,16 +164,16 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_fails_a_commit_and_leaves_nothing_of_it(store: SqliteStore) -> None:
     """All or nothing; when there is space again the same batch is stored."""
     store.append([request(1, session="s-1")])
-    before = (store.rows(S1), store.sessions(SessionQuery()), store.totals().spans)
+    before = (store.columns(S1), store.sessions(SessionQuery()), store.totals().spans)
     (pages,) = store._conn.execute("PRAGMA page_count").fetchone()
     store._conn.execute(f"PRAGMA max_page_count = {pages + 3}")
     batch = [request(2, 500, session="s-1"), request(600, 500)]
     with pytest.raises(BackendError, match="full"):
         store.append(batch)
-    assert (store.rows(S1), store.sessions(SessionQuery()), store.totals().spans) == before
+    assert (store.columns(S1), store.sessions(SessionQuery()), store.totals().spans) == before
     store._conn.execute("PRAGMA max_page_count = 1000000")
     store.append(batch)
-    assert (len(store.rows(S1)), store.totals().spans) == (501, 1001)
+    assert (len(store.columns(S1).span_id), store.totals().spans) == (501, 1001)
     assert store.totals().sessions == 501
 
 
@@ -188,9 +188,8 @@ def test_what_a_failed_commit_learned_is_forgotten(store: SqliteStore) -> None:
     store._conn.execute("PRAGMA max_page_count = 1000000")
     store.append(batch)
     assert store.totals().sessions == 301
-    assert {row.name for no in range(1, 301) for row in store.rows(session_id(global_key(f"n-{no}")))} == {
-        "step"
-    }
+    found = [store.columns(session_id(global_key(f"n-{no}"))) for no in range(1, 301)]
+    assert {columns.words[name] for columns in found for name in columns.name} == {"step"}
 
 
 _WRITE = """
@@ -235,7 +234,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, commits: int) -> 
         rest = process.stdout.read().split()
     acknowledged = int(rest[-1]) if rest else commits
     store = SqliteStore(tmp_path)
-    rows = store.rows(S1)
+    rows = store.columns(S1).span_id
     (record,) = store.sessions(SessionQuery()).sessions
     totals = store.totals()
     store.close()
@@ -440,7 +439,7 @@ def test_a_copy_of_a_closed_store_is_a_backup(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     shutil.copy(tmp_path / "a" / "sessions.db", tmp_path / "b" / "sessions.db")
     copy = SqliteStore(tmp_path / "b")
-    assert len(copy.rows(S1)) == 1
+    assert len(copy.columns(S1).span_id) == 1
     copy.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -15,18 +15,27 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from otel_sessions.backend.decode import decode
-from otel_sessions.backend.records import Encoding, Gauge, Request, RunRecord, Signal, TimelineEntry
+from otel_sessions.backend.records import Encoding, Gauge, Request, RunRecord, Signal, SpanRow, TimelineEntry
 from otel_sessions.backend.resolve import global_key
+from otel_sessions.backend.store.base import Store
 from otel_sessions.lifecycle import Phase, Run
 from otel_sessions.lifecycle import Signal as Heard
 
 __all__ = [
-    "SECOND", "START", "announced", "announcing", "chat", "gauge", "log", "logs", "run", "span", "span_id", "timeline", "trace_id", "traces",
+    "SECOND", "START", "announced", "announcing", "chat", "gauge", "log", "logs", "rows_of", "run", "span", "span_id", "timeline", "trace_id", "traces",
 ]  # fmt: skip
 
 SECOND = 1_000_000_000
 START = 1_800_000_000 * SECOND
 _arrivals = itertools.count(START)
+
+
+def rows_of(store: Store, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
+    """Read the index rows of a session whole: the columns tell which, and each is read with its span."""
+    columns = store.columns(session_id, after)
+    keys = zip((columns.traces[no] for no in columns.trace), columns.span_id, strict=True)
+    found = [store.span(*key) for key in keys]
+    return [stored.row for stored in found if stored is not None]
 
 
 def trace_id(no: int) -> bytes:

@@ -17,6 +17,7 @@ from store_requests import (
     gauge,
     log,
     logs,
+    rows_of,
     run,
     span,
     span_id,
@@ -114,12 +115,17 @@ def test_what_was_stored_is_there_after_a_restart(open_store: Opener, tmp_path: 
     )
     store.note_process("p-1", 77)
     store.append([traces(span(3, None, trace=9))])
-    before = (detail(store), store.rows(only_id("s-1")), store.totals().spans, store.runs(global_key("s-1")))
+    before = (
+        detail(store),
+        rows_of(store, only_id("s-1")),
+        store.totals().spans,
+        store.runs(global_key("s-1")),
+    )
     store.close()
     again = open_store(tmp_path)
     assert (
         detail(again),
-        again.rows(only_id("s-1")),
+        rows_of(again, only_id("s-1")),
         again.totals().spans,
         again.runs(global_key("s-1")),
     ) == before
@@ -167,7 +173,7 @@ def test_the_end_of_a_span_beats_its_announcement(store: Store, ended_first: boo
     requests = [announcing(announced(1, name="plan")), traces(span(1, name="plan", lasting=3))]
     for request in reversed(requests) if ended_first else requests:
         store.append([request])
-    (row,) = store.rows(only_id("s-1"))
+    (row,) = rows_of(store, only_id("s-1"))
     assert (row.end, row.flags) == (START + 3 * SECOND, 0)
     assert (only(store).spans, detail(store).open_spans) == (1, ())
     stored = store.span(trace_id(1), span_id(1))
@@ -225,7 +231,7 @@ def test_a_session_that_stays_but_loses_rows_is_named(store: Store) -> None:
     store.append([traces(span(3, "s-1", parent=1, at=2), span(4, None, parent=3, at=3))])
     changes = store.append([traces(span(1, "s-2"))])
     assert (changes.gone, changes.shrunk) == ((), (only_id("s-1"),))
-    assert [len(store.rows(only_id(name))) for name in ("s-1", "s-2")] == [1, 2]
+    assert [len(store.columns(only_id(name)).span_id) for name in ("s-1", "s-2")] == [1, 2]
 
 
 def test_two_ids_in_one_trace_are_two_sessions(store: Store) -> None:
@@ -465,9 +471,9 @@ def test_rows_after_a_revision_are_the_changed_ones(store: Store) -> None:
     """What a reader missed, and nothing else."""
     (before,) = store.append([traces(span(1), span(2))]).sessions
     store.append([traces(span(3)), announcing(announced(4))])
-    changed = store.rows(only_id("s-1"), after=before.revision)
+    changed = rows_of(store, only_id("s-1"), before.revision)
     assert {row.span_id for row in changed} == {span_id(3), span_id(4)}
-    assert store.rows(only_id("s-1"), after=max(row.revision for row in changed)) == []
+    assert rows_of(store, only_id("s-1"), max(row.revision for row in changed)) == []
 
 
 def test_readers_see_whole_commits(store: Store) -> None:
@@ -476,7 +482,7 @@ def test_readers_see_whole_commits(store: Store) -> None:
 
     def read() -> None:
         while not stop.is_set():
-            count = len(store.rows(only_id("s-1")))
+            count = len(store.columns(only_id("s-1")).span_id)
             seen.add(count)
             if count % 10:
                 wrong.append(count)

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogMessage
 from opentelemetry.proto.logs.v1.logs_pb2 import ResourceLogs, ScopeLogs
 from store_oracle import reckon
+from store_requests import rows_of
 
 from otel_sessions.backend.columns import full, gathered
 from otel_sessions.backend.records import (
@@ -164,7 +165,7 @@ def shown(store: Store) -> dict[str, dict[str, Any]]:
         detail = store.session(record.id)
         assert detail is not None
         assert detail.session == record
-        rows = store.rows(record.id)
+        rows = rows_of(store, record.id)
         assert read(store.columns(record.id)) == read(gathered(rows))
         assert store.record(record.id) == record
         assert all(row.revision <= record.revision for row in rows)

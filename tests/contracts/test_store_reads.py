@@ -216,7 +216,7 @@ def test_a_session_is_found_by_our_id_and_by_the_emitters(store: Store) -> None:
     assert by_ours == by_theirs
     assert by_ours.session.id == ours
     assert store.session("nobody") is None
-    assert (list(store.rows("nobody")), store.span(b"x" * 16, b"y" * 8)) == ([], None)
+    assert (list(store.columns("nobody").span_id), store.span(b"x" * 16, b"y" * 8)) == ([], None)
 
 
 def test_totals_count_what_is_stored(store: Store) -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_oracle import reckon
 from store_recount import assert_counted_right
-from store_requests import chat, gauge, log, logs, run, span, timeline, traces
+from store_requests import chat, gauge, log, logs, rows_of, run, span, timeline, traces
 from test_store_order import arrivals, as_rows, differences, gauges, shown
 
 from otel_sessions.backend.records import Gauge, Request, RunRecord
@@ -98,13 +98,14 @@ def test_only_words_that_nobody_uses_go(
                 store.prune(ALL, cutoffs[no % len(cutoffs)] + 1, LATER)
         store.append(sent)
         prune(store, ALL, 1)
-        found = differences(shown(store), as_rows(reckon(sent)))
+        seen = shown(store)
+        found = differences(seen, as_rows(reckon(sent)))
         store.close()
         assert_counted_right(Path(folder))
         with closing(sqlite3.connect(Path(folder) / "sessions.db")) as conn:
             words = {word for (word,) in conn.execute("SELECT text FROM names")}
     assert found == {}
-    assert {span.name for request in sent for span in request.spans} <= words
+    assert {row.name for session in seen.values() for row in session["rows"]} <= words
 
 
 def test_the_words_and_ids_of_removed_sessions_go_with_them(open_store: Opener, tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_the_words_and_ids_of_removed_sessions_go_with_them(open_store: Opener, 
     assert not {"ann@example.org", "my divorce"} & words
     assert "s-2" not in known
     again = open_store(tmp_path)
-    (row,) = again.rows(S1)
+    (row,) = rows_of(again, S1)
     assert row.name == "shared"
 
 

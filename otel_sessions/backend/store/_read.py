@@ -16,7 +16,6 @@ from otel_sessions.backend.records import (
     RunRecord,
     SessionDetail,
     SessionRecord,
-    SpanRow,
     TaskRecord,
     TimelineEntry,
 )
@@ -99,17 +98,6 @@ class Reader:
         """Return the index rows of one session by columns."""
         with self._readers.snapshot() as conn:
             return read_columns(conn, self.names, session_id, after)
-
-    def rows(self, session_id: str, after: int | None) -> Sequence[SpanRow]:
-        """Return the index rows of one session, by start."""
-        with self._readers.snapshot() as conn:
-            rows = conn.execute(
-                f"SELECT {ROW_COLUMNS} FROM spans WHERE session = ({_SESSION_NO}) AND revision > ?"
-                " ORDER BY start, span_id",
-                (session_id, -1 if after is None else after),
-            ).fetchall()
-            words = self.names.words(conn, (number for row in rows for number in row_words(row)))
-        return [stored_row(row, words) for row in rows]
 
     def _tasks(self, conn: sqlite3.Connection, no: int) -> tuple[TaskRecord, ...]:
         rows = conn.execute(

@@ -337,12 +337,11 @@ class Store(Protocol):
         """Return the roll-up row alone of what `session` finds, whatever the size of the session."""
         ...
 
-    def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
-        """Return the index rows of one session by our id; with `after` only rows of a greater revision."""
-        ...
-
     def columns(self, session_id: str, after: int | None = None) -> RowColumns:
-        """Return the same rows by columns: any number of them, without holding up other threads."""
+        """Return the index rows of one session by our id; with `after` only rows of a greater revision.
+
+        By columns: any number of them, without holding up other threads.
+        """
         ...
 
     def span(self, trace_id: bytes, span_id: bytes) -> StoredSpan | None:

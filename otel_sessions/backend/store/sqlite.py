@@ -201,10 +201,6 @@ class SqliteStore:
         """Return the index rows of one session by columns."""
         return self._reader.columns(session_id, after)
 
-    def rows(self, session_id: str, after: int | None = None) -> Sequence[SpanRow]:
-        """Return the index rows of one session, by start."""
-        return self._reader.rows(session_id, after)
-
     def span(self, trace_id: bytes, span_id: bytes) -> StoredSpan | None:
         """Return one span in full."""
         return self._reader.span(trace_id, span_id)
