@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +34,9 @@ _FLUSH_PACE: Final = 0.25
 """Seconds between tries while somebody waits."""
 _LOOK_AFTER_OTHERS: Final = 15.0
 """Seconds between looks for what dead processes left."""
+_FIRST_LOOK: Final = 1.0
+"""Seconds until the first such look where nothing else is to be sent: nothing is imported here before, for a
+program that has just called `init()` may be about to exchange what it imports (gevent's `patch_all`)."""
 _PAUSE_AFTER_FAULT: Final = 1.0
 _FOR_COUNTING: Final = 0.05
 """Seconds beyond the deadline in which what is left is counted, unless the disk holds that up."""
@@ -161,7 +163,7 @@ class Courier:
         self._doubts = 0
         self._timeout = self._destination.timeout
         self._waiters: list[_Waiter] = []
-        self._look = 0.0
+        self._look = self._clock() + _FIRST_LOOK
         self._swept = False
 
     # --- For any thread -------------------------------------------------------------------------------------
@@ -183,6 +185,8 @@ class Courier:
     def take(self, parcel: Parcel) -> None:
         """Take charge of a parcel; when this returns it is on disk, where there is a spool."""
         with self._lock:
+            if not self._taken:
+                self._look = min(self._look, self._clock())
             self._taken += 1
             self._items += parcel.items
             if not self._put(parcel):
@@ -357,9 +361,6 @@ class Courier:
 
     def _run(self) -> None:
         with suppressed():
-            # A certificate that can't be read is no fault of ours: what is to be sent will tell of it.
-            with guard("connect"), suppress(OSError):
-                self._connected()
             while not self._stopped:
                 pause = _PAUSE_AFTER_FAULT
                 with guard("courier"):

@@ -56,7 +56,7 @@ class DurableWay:
         )
 
     def start(self) -> None:
-        """Start the courier while there may be a thread; it imports what it needs by itself."""
+        """Start the courier while there may be a thread; it imports when there is something to send."""
         self._courier.start()
 
     def open(self) -> None:

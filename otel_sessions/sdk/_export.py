@@ -9,6 +9,7 @@ The thread also does what must not run where it comes up: ending collected sessi
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections import Counter, deque
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_sessions.sdk._guard import guard, say
@@ -78,7 +78,7 @@ class SpanWorker:
         """Be as new: at the start, and in a forked child, where the thread is gone and locks may be held."""
         self._queue: deque[Outbound | Outlet] = deque()
         self._first: deque[Outbound] = deque()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.RLock()
         self._asleep = False
@@ -305,7 +305,7 @@ class SpanWorker:
             return None
         try:
             return self._jobs.get(timeout=max(0.0, due - time.monotonic()))
-        except Empty:
+        except queue.Empty:
             return None
 
     def _send_all(self, deadline: float | None) -> None:

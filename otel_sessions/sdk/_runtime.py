@@ -16,6 +16,7 @@ from otel_sessions import semconv
 from otel_sessions._version import __version__
 from otel_sessions.sdk import _exit
 from otel_sessions.sdk._guard import guard, say, say_once
+from otel_sessions.sdk._importing import importing
 from otel_sessions.sdk._liveness import EventSettings, Liveness
 from otel_sessions.sdk._others import Others
 from otel_sessions.sdk._registry import registry
@@ -23,6 +24,7 @@ from otel_sessions.sdk._settings import EXIT_DEADLINE, Settings
 from otel_sessions.sdk._spare import Spare
 from otel_sessions.sdk._threads import carry_into_threads
 from otel_sessions.sdk._tls_files import insist_on_files
+from otel_sessions.sdk._transport import load_transport
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -201,6 +203,15 @@ class Runtime:
         """Return who reports on a run; where events are off, only a run with time limits needs somebody."""
         limited = options.timeout is not None or options.idle_timeout is not None
         return self.liveness if limited or self.events.exporter != "none" else None
+
+    def load(self) -> None:
+        """Import at once what our threads will need, for a caller who may take 0.3 s."""
+        endpoint = self.settings.endpoint if self.worker.exports else None
+        with guard("imports"), importing():
+            if endpoint is not None:
+                load_transport(endpoint)
+            if self.events.exporter == "otlp":
+                load_transport(self.events.endpoint)
 
     def ready(self) -> None:
         """Start the threads in a forked child."""

@@ -10,12 +10,12 @@ and signal handlers, which run in the midst of anything.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_sessions import semconv
@@ -165,7 +165,7 @@ class Sender:
         if self._transport is not None:
             self._inherited.append(self._transport)
         self._transport = None
-        self._inbox: SimpleQueue[Event | _Flush | None] = SimpleQueue()
+        self._inbox: queue.SimpleQueue[Event | _Flush | None] = queue.SimpleQueue()
         self._lock = lock or threading.RLock()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -189,7 +189,7 @@ class Sender:
     # --- For any thread: return at once ---------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, so that it has imported what it needs before anybody is in a hurry."""
+        """Start the thread, while there may be one."""
         thread = self._thread
         if self._closed or (thread is not None and thread.is_alive()):
             return
@@ -309,18 +309,28 @@ class Sender:
                 self._transport.close()
 
     def _work_on(self) -> None:
-        if self._stopped_from_start is None:
-            # What the network or a file has to say against it is told with the first request.
-            with guard("prepare to send life cycle events"), suppress(OSError):
-                self._load()
-                self._open()
+        prepared = self._stopped_from_start is not None
         sleep = 0.0
         while not self._closed:
             self._drain(sleep)
+            if self._accepted and not prepared:
+                prepared = True
+                self._prepare()
             sleep = _PAUSE_AFTER_FAULT
             with guard("send life cycle events"):
                 sleep = self.turn()
         self._hand_over()
+
+    def _prepare(self) -> None:
+        """Import what sending needs, when there is something to send.
+
+        Not before: a program that has just called `init()` may be about to exchange what it imports, as
+        gevent's `patch_all` does, and must find nothing half imported.
+        """
+        # What the network or a file has to say against it is told with the first request.
+        with guard("prepare to send life cycle events"), suppress(OSError):
+            self._load()
+            self._open()
 
     def turn(self) -> float:
         """Do all that is due now; return for how many seconds nothing will be."""
@@ -371,7 +381,7 @@ class Sender:
                     item.mark = self._outbox.added
                     self._flushes.append(item)
                 item = self._inbox.get_nowait()
-        except Empty:
+        except queue.Empty:
             return
 
     def _send(self, batch: Batch) -> Answer:

@@ -6,10 +6,10 @@ in a signal handler, they could hold it for ever; called here, they cost whoever
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Final
 
 from otel_sessions.sdk._guard import guard
@@ -33,7 +33,7 @@ class Spare:
 
     def renew(self) -> None:
         """Be as new: at first, and in a forked child, which has no thread."""
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 

@@ -25,7 +25,7 @@ from otel_sessions.sdk._endpoint import Compression, Endpoint, Signal
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["ConsoleTransport", "HttpTransport", "open_transport"]
+__all__ = ["ConsoleTransport", "HttpTransport", "load_transport", "open_transport"]
 
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _UNSUPPORTED: Final = frozenset({404, 415})
@@ -54,17 +54,25 @@ def open_transport(endpoint: Endpoint | None, signal: Signal = "logs") -> Transp
     return HttpTransport(endpoint)
 
 
+def load_transport(endpoint: Endpoint) -> None:
+    """Import what the transport to an endpoint needs, at once and for its later requests."""
+    if endpoint.protocol == "grpc":
+        import_module("otel_sessions.sdk._grpc")
+        return
+    import_module("requests")
+    # What would be imported with the first request or its answer, when nothing guards it from forks and
+    # signals: the one by requests, the other here.
+    import_module("netrc")
+    import_module("google.rpc.status_pb2")
+    import_module("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
+
+
 class HttpTransport:
     """OTLP over HTTP with protobuf bodies, over one kept connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
+        load_transport(endpoint)
         import requests  # noqa: PLC0415 - only the sender's thread pays for it
-
-        # What would be imported with the first request or its answer, when nothing guards it from forks and
-        # signals: the one by requests, the other here.
-        import_module("netrc")
-        import_module("google.rpc.status_pb2")
-        import_module("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
 
         self._errors = requests.exceptions
         self._endpoint = endpoint

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -792,6 +793,8 @@ def test_a_fork_waits_until_the_thread_has_imported(module):
     """A child that is forked while the sender's thread imports can import the same, and send."""
     code = f"""
 import os, sys, threading, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from fake_runs import FakeRun
 from otel_sessions.sdk._endpoint import Endpoint
 from otel_sessions.sdk._liveness import EventSettings, Liveness
 
@@ -804,7 +807,8 @@ class Slow:
             time.sleep(0.3)
 
 sys.meta_path.insert(0, Slow())
-Liveness(settings=EventSettings(endpoint=Endpoint("http://127.0.0.1:9/")), resource_attributes={{}}).start()
+settings = EventSettings(endpoint=Endpoint("http://127.0.0.1:9/"))
+Liveness(settings=settings, resource_attributes={{}}).opened(FakeRun())
 assert reached.wait(10)
 pid = os.fork()
 if pid == 0:
