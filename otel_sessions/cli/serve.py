@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -108,11 +109,13 @@ def run(args: argparse.Namespace) -> int:
     # What goes wrong in grpc's core comes to us as an error too; its own lines would only add noise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from otel_sessions.backend.app import serve
+    from otel_sessions.backend.redact_pace import check_pace
     from otel_sessions.backend.settings import ENVIRONMENT, read_settings
 
     if args.redact_pattern is not None:
         args.redact_pattern = "\n".join(args.redact_pattern)
     settings = read_settings({name: getattr(args, name) for name in ENVIRONMENT}, os.environ)
+    check_pace(settings.redaction, time.thread_time_ns)
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
