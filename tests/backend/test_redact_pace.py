@@ -13,7 +13,7 @@ from otel_sessions.errors import ConfigurationError
 
 MS = 1_000_000
 SLOW = 4 * MS * MOST_TIMES + 1
-OWN = patterns_with(["fast=FAST", "slow=[a-z].{30}x"])
+OWN = patterns_with(["fast=FAST", "slow=SLOW"])
 
 
 def clock(took: Sequence[int]) -> Callable[[], int]:
@@ -36,9 +36,7 @@ def test_patterns_that_keep_the_pace_are_tried_once_together() -> None:
 
 def test_a_pattern_that_is_too_slow_is_named() -> None:
     """Not the others."""
-    with pytest.raises(
-        ConfigurationError, match=r"slow=\[a-z\]\.\{30\}x makes the search .* 20 times slower; begin"
-    ):
+    with pytest.raises(ConfigurationError, match=r"slow=SLOW makes the search .* 20 times slower; begin"):
         check_pace(OWN, clock([4 * MS, SLOW, 4 * MS, SLOW]))
 
 
