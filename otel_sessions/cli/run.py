@@ -156,7 +156,11 @@ def _environment(command: Sequence[str], instrument: bool | None) -> dict[str, s
         wanted = is_python(command, environ)
     elif instrument is not None:
         environ[_instrument.VARIABLE] = str(instrument).lower()
-    return with_tracing(environ) if wanted else environ
+    if not wanted:
+        return environ
+    if _instrument.none_is_installed():
+        print(f"otel-sessions: {sys.prefix}: {_instrument.NONE_INSTALLED}", file=sys.stderr)
+    return with_tracing(environ)
 
 
 def name_of(command: Sequence[str]) -> str:

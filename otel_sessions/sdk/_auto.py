@@ -25,7 +25,7 @@ from otel_sessions.sdk import _carry, _instrument, _provider
 from otel_sessions.sdk._calls import decorated
 from otel_sessions.sdk._context import Place
 from otel_sessions.sdk._guard import guard, say_once
-from otel_sessions.sdk._program import program_name
+from otel_sessions.sdk._program import names_gevent, program_name
 from otel_sessions.sdk._session import root_of
 from otel_sessions.sdk._settings import names_service
 from otel_sessions.sdk._start import session, start_solo
@@ -66,8 +66,17 @@ def begin() -> None:
 def begin_below_a_runner() -> None:
     """Switch the instrumentors on; set tracing up at their first span, in the session carried here."""
     with guard("automatic set-up"):
-        if _wanted():
-            _instrument.switch_on(os.environ, _LateProvider())
+        if not _wanted():
+            return
+        if _instrument.asked(os.environ) is None and names_gevent(sys.orig_argv):
+            say_once(
+                "gevent",
+                "otel_sessions: no instrumentor is switched on, for gevent has to patch this program before "
+                "it imports anything: %s=true (`run --instrument`) does so all the same",
+                _instrument.VARIABLE,
+            )
+            return
+        _instrument.switch_on(os.environ, _LateProvider())
 
 
 def _wanted() -> bool:

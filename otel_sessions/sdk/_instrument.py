@@ -17,9 +17,13 @@ from otel_sessions.sdk._instrumentors import EVERY, GROUP, disabled_names
 if TYPE_CHECKING:
     from opentelemetry import trace
 
-__all__ = ["VARIABLE", "asked", "switch_on"]
+__all__ = ["NONE_INSTALLED", "VARIABLE", "asked", "none_is_installed", "switch_on"]
 
 VARIABLE: Final = "OTEL_SESSIONS_INSTRUMENT"
+NONE_INSTALLED: Final = (
+    "no instrumentor is installed, so no framework is traced by itself: `otel-sessions doctor` tells which "
+    "one to install"
+)
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
 
 
@@ -37,20 +41,23 @@ def asked(environ: Mapping[str, str]) -> bool | None:
 def switch_on(environ: Mapping[str, str], provider: trace.TracerProvider | None = None) -> tuple[str, ...]:
     """Switch on all that are installed, neither disabled nor on already; return their names.
 
-    `provider` is what they take tracers from; None for the global one. Never raises.
+    `provider` is what they take tracers from; None for the global one. That none is installed is said where
+    the program asked for them; below a runner, where every process would say so, the runner has.
+    Never raises.
     """
     with guard("instrumentors"):
         disabled = disabled_names(environ.get(_DISABLED, ""))
         found = _distinct(entry_points(group=GROUP))
-        if not found:
-            say_once(
-                "instrumentors",
-                "otel_sessions: no instrumentor is installed, so no framework is traced by itself: "
-                "`otel-sessions doctor` tells which one to install",
-            )
+        if not found and provider is None:
+            say_once("instrumentors", "otel_sessions: %s", NONE_INSTALLED)
         wanted = [] if EVERY in disabled else [entry for entry in found if entry.name not in disabled]
         return tuple(entry.name for entry in wanted if _switch_on(entry, provider))
     return ()
+
+
+def none_is_installed() -> bool:
+    """Tell whether there is no instrumentor in this interpreter's environment."""
+    return not entry_points(group=GROUP)
 
 
 def _distinct(entries: Iterable[EntryPoint]) -> list[EntryPoint]:

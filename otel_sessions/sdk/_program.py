@@ -1,15 +1,21 @@
-"""What a program is called, by the line that started its interpreter. Pure."""
+"""What a program is, by the line that started its interpreter: its name, and whether gevent patches it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["program_name"]
+__all__ = ["names_gevent", "program_name"]
 
 _WITH_VALUE: Final = "mcXW"
 """Options of the interpreter that take what follows, in their own word or the next."""
+
+_GEVENT: Final = "gevent"
+_MOST_READ: Final = 1_000_000
+"""Bytes of a script that are looked through."""
 
 
 def program_name(line: Sequence[str]) -> str:
@@ -37,6 +43,27 @@ def program_name(line: Sequence[str]) -> str:
         if letter in ("m", "c"):
             break
     return Path(line[0]).name or "python"
+
+
+def names_gevent(line: Sequence[str]) -> bool:
+    """Tell whether a program is one of gevent's: its command line says so, or the script that it runs.
+
+    gevent patches the standard library, at the top of the main script as a rule, and whatever was imported
+    before keeps what it has of it: locks that no greenlet wakes, and an `ssl` that calls itself for ever.
+    """
+    files = [word for word in line[1:] if _is_file(word)]
+    if any(_GEVENT in word for word in line[1:] if word not in files):
+        return True
+    with suppress(OSError), Path(files[0] if files else os.devnull).open("rb") as script:
+        return _GEVENT.encode() in script.read(_MOST_READ)
+    return False
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # too long for a path, or none at all
+        return False
 
 
 def _valued(cluster: str, words: Iterator[str]) -> tuple[str, str]:

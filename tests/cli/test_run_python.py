@@ -152,6 +152,33 @@ def test_instrumentors_are_on_where_that_is_wanted(run, options, env, command, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("options", "traced"), [((), False), (("--instrument",), True)])
+def test_a_program_of_gevent_is_not_imported_into_before_it_patches(run, options, traced: bool):
+    """Frameworks that were imported before would hang in what is patched; one line says what to do."""
+    ran = run("'gevent'; import json; json.dumps(1)", *options)
+    assert ran.process.returncode == 0, ran.process.stderr
+    assert ("traced call" in ran.names(1 + traced)) is traced
+    assert ("run --instrument" in ran.process.stderr) is not traced
+
+
+@pytest.mark.slow
+def test_that_no_instrumentor_is_installed_is_said_once_by_the_runner(
+    backend: BackendProcess, tmp_path: Path
+):
+    """Not by each Python below it."""
+    hidden = """
+import importlib.metadata as found
+entry_points = found.entry_points
+found.entry_points = lambda **which: () if "instrumentor" in which.get("group", "") else entry_points(**which)
+"""
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    source = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    ran = Ran(backend, [sys.executable, "-c", source], {"PYTHONPATH": str(tmp_path)}, ())
+    (line,) = ran.process.stderr.splitlines()
+    assert "no instrumentor is installed" in line
+
+
+@pytest.mark.slow
 def test_a_program_that_sets_its_own_provider_keeps_it(run):
     """Its exporter gets what is traced, instrumentors' spans as well; OpenTelemetry refuses nothing."""
     ran = run(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from otel_sessions.sdk._program import program_name
+from otel_sessions.sdk._program import names_gevent, program_name
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,23 @@ from otel_sessions.sdk._program import program_name
 def test_a_program_is_called_by_its_script_or_module(line: str, name: str):
     """The interpreter's own options are passed over, with their values."""
     assert program_name(line.split()) == name
+
+
+@pytest.mark.parametrize(
+    ("line", "source", "expected"),
+    [
+        ("python SCRIPT --fast", "from gevent import monkey; monkey.patch_all()", True),
+        ("python -X dev SCRIPT", "import asyncio", False),
+        ("python -m gunicorn -k gevent app:app", "", True),
+        ("python -m uvicorn app:app", "", False),
+        ("python -c pass\0", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_program_of_gevent_is_known_by_its_line_or_script(
+    tmp_path: Path, line: str, source: str, expected: bool
+):
+    """What is no file, or no path, is passed over."""
+    script = tmp_path / "agent.py"
+    script.write_text(source)
+    assert names_gevent(line.replace("SCRIPT", str(script)).split()) is expected
