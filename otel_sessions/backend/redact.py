@@ -390,14 +390,19 @@ def _is_no_text(key: str, item: Any) -> bool:
 
 
 def _is_filled(value: AnyValue, kind: str | None) -> bool:
-    """Tell whether there is anything to hide: no text, no bytes, no items are no secret."""
+    """Tell whether there is anything to hide: no text, no bytes, no items, and asterisks are no secret."""
     if kind in ("array_value", "kvlist_value"):
         return bool(getattr(value, kind).values)
-    return bool(value.string_value or value.bytes_value or kind in ("int_value", "double_value"))
+    return bool(value.string_value.strip("*") or value.bytes_value or kind in ("int_value", "double_value"))
 
 
 def _is_filled_json(value: dict[str, Any]) -> bool:
-    filled = {name for name, item in value.items() if item not in ("", None, {}, [], {"values": []})}
+    filled = {
+        name
+        for name, item in value.items()
+        if item not in ("", None, {}, [], {"values": []})
+        and not (isinstance(item, str) and not item.strip("*"))
+    }
     return bool(filled - _JSON_TELLS_NOTHING)
 
 

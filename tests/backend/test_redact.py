@@ -236,7 +236,7 @@ def test_a_secret_among_anything_is_gone_and_all_else_equal(
     [
         ("anything", HIDDEN), (["Bearer x", "y"], [HIDDEN]), ({"a": 1}, HIDDEN), (b"\x00\x01", HIDDEN),
         (1234, HIDDEN), (1.5, HIDDEN), (True, True), ("", ""), ([], []), (None, None), (HIDDEN, HIDDEN),
-        ([HIDDEN], [HIDDEN]),
+        ([HIDDEN], [HIDDEN]), ("****", "****"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("encoding", list(Encoding))
