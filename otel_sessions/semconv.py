@@ -79,7 +79,7 @@ SPANS_STARTED: Final = "otel_sessions.session.spans.started"
 SPANS_ENDED: Final = "otel_sessions.session.spans.ended"
 """int: spans ended in this session by this process so far, the root included, late ones left out."""
 SPANS_DROPPED: Final = "otel_sessions.session.spans.dropped"
-"""int: spans of this session known to be lost by this process so far."""
+"""int: spans of this session known to be lost by this process so far, late ones left out."""
 
 SPANS_LOSSES: Final = "otel_sessions.session.spans.losses"
 """string: why they are lost, as `reason=count,reason=count` by losses.py; absent where none is."""

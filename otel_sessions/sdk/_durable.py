@@ -18,7 +18,7 @@ from otel_sessions.sdk._amend import missing
 from otel_sessions.sdk._courier import Courier, Destination
 from otel_sessions.sdk._critical import critical
 from otel_sessions.sdk._guard import guard
-from otel_sessions.sdk._ledger import ledgers
+from otel_sessions.sdk._ledger import counted_in, ledgers
 from otel_sessions.sdk._split import split_parcel
 from otel_sessions.sdk._spool import Limits, Spool, parcel_now
 from otel_sessions.sdk._transport import open_transport
@@ -210,16 +210,15 @@ def _item(outbound: Outbound) -> Item:
     """Return what is encoded of a span: with what a limit took from it, or became known at its end."""
     span, place, late = outbound
     attributes = attributes_of(span)
-    if place is None and not late:
-        return span, attributes, str(attributes.get(semconv.SESSION_ID) or "")
-    attributes.update(missing(attributes, place, late=late))
-    return span, attributes, str(attributes.get(semconv.SESSION_ID) or "")
+    if place is not None or late:
+        attributes.update(missing(attributes, place, late=late))
+    return span, attributes, counted_in(attributes)
 
 
 def _session_of(outbound: Outbound) -> str:
-    """Return the session of a span that can't be encoded, where that is known."""
-    place = outbound[1]
-    return "" if place is None else str(place.session_id or "")
+    """Return the session that counts a span which can't be encoded, where that is known."""
+    _, place, late = outbound
+    return "" if place is None or late else str(place.session_id or "")
 
 
 def _count_lost(session: str, number: int, why: str) -> None:

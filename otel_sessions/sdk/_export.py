@@ -377,8 +377,8 @@ class SpanWorker:
                 self.do(partial(self._switch, item))
                 continue
             self._dropped[why] += 1
-            place = item[1]
-            if place is not None:
+            _, place, late = item
+            if place is not None and not late:
                 place.lost(why)
 
 

@@ -105,8 +105,8 @@ class ForeignWay:
 
     def _lose(self, batch: Sequence[Outbound], why: str) -> None:
         self._dropped[why] += len(batch)
-        for _, place, _ in batch:
-            if place is not None:
+        for _, place, late in batch:
+            if place is not None and not late:
                 place.lost(why)
 
     def flush(self, deadline: float) -> bool:  # noqa: ARG002 - the protocol's

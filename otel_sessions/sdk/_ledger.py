@@ -2,16 +2,18 @@
 
 What is told on the wire is cumulative for a session in a process, over all its runs here: a later run that
 began at zero would hide what an earlier one lost. Late spans are never counted as ended, so that the ended
-ones, less the stored ones that are not late, are those that are missing.
+ones, less the stored ones that are not late, are those that are missing. So late ones that are lost aren't
+counted here either: nobody misses them, and of those that are missed they would hide the reason.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_sessions import semconv
 from otel_sessions.losses import told
 from otel_sessions.sdk import _process
 from otel_sessions.sdk._critical import critical
@@ -20,7 +22,7 @@ from otel_sessions.sdk._run import Counts
 if TYPE_CHECKING:
     from otel_sessions.sdk._root import Root
 
-__all__ = ["Ledger", "ledgers"]
+__all__ = ["Ledger", "counted_in", "ledgers"]
 
 _REMEMBERED: Final = 10_000
 """Ledgers of sessions without an open run that are kept, the ones used last: 5 MB.
@@ -32,6 +34,11 @@ begin anew, and as many lost spans of the later run go unnoticed as the earlier 
 _AMENDED: Final = 1_000
 """Sessions that ended last of which later losses are still told: as many as wait in a queue at once, and each
 holds its run in memory, 3 kB."""
+
+
+def counted_in(attributes: Mapping[str, Any]) -> str:
+    """Return the session that counts a span with these attributes if it is lost; "" for a late one."""
+    return "" if attributes.get(semconv.LATE) is True else str(attributes.get(semconv.SESSION_ID) or "")
 
 
 class Ledger:
@@ -75,7 +82,7 @@ class Ledger:
 
     @critical
     def lost(self, why: str, spans: int = 1) -> None:
-        """Count spans that will never arrive, by a reason of `losses.REASONS`; have that told."""
+        """Count spans in time that will never arrive, by a reason of `losses.REASONS`; have that told."""
         with self.lock:
             self.losses[why] += spans
             amend = None if self.runs else self.amend

@@ -29,8 +29,9 @@ class DamagedParcelError(ValueError):
 class Parcel:
     """An OTLP request with `items` spans or log records in it.
 
-    `sessions` counts them by session id ("" for those without), so that whoever drops it can say whose they
-    were. `at` is when it was made, in Unix ns; `boot` and `uptime` (s) tell its age where clocks are wrong.
+    `sessions` counts them by session id ("" for those without, and for late ones), so that whoever drops it
+    can say whose they were. `at` is when it was made, in Unix ns; `boot` and `uptime` (s) tell its age where
+    clocks are wrong.
     """
 
     body: bytes

@@ -32,7 +32,8 @@ class Counts(NamedTuple):
     """Spans of one session in this process so far, over all its runs here, their roots included.
 
     Only what is sampled counts, and no late span counts as ended: ended ones, less those that are stored and
-    not late, are missing. `losses` says why those that were dropped are lost, as `losses.told` writes it.
+    not late, are missing. `dropped` leaves late ones out as well; `losses` says why those are lost, as
+    `losses.told` writes it.
     """
 
     started: int

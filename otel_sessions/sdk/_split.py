@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from otel_sessions import semconv
+from otel_sessions.sdk._ledger import counted_in
 from otel_sessions.sdk._parcel import Parcel
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def _parcel(whole: Parcel, spans: Sequence[Placed]) -> Parcel:
 
 
 def _session_of(span: Span) -> str:
-    return next((pair.value.string_value for pair in span.attributes if pair.key == semconv.SESSION_ID), "")
+    said = {
+        pair.key: pair.value for pair in span.attributes if pair.key in (semconv.SESSION_ID, semconv.LATE)
+    }
+    return counted_in({key: value.bool_value or value.string_value for key, value in said.items()})
 
 
 def _body(spans: Iterable[Placed]) -> bytes:

@@ -24,6 +24,7 @@ class SessionStats:
     """Spans of one session in this process so far, over all its runs here, the root included.
 
     `ended` leaves late ones out; of those that ended, `dropped` are lost, by reason (`otel_sessions.losses`).
+    Late ones that are lost are in `Stats.dropped` alone.
     """
 
     started: int

@@ -20,9 +20,12 @@ from span_collector import Collector, Span
 
 import otel_sessions
 from otel_sessions import semconv
-from otel_sessions.sdk import _ledger
+from otel_sessions.sdk import _durable, _ledger
 from otel_sessions.sdk._liveness import Liveness
 from otel_sessions.sdk._root import Root
+from otel_sessions.sdk._split import split_parcel
+from otel_sessions.sdk._spool import parcel_now
+from otel_sessions.sdk._wire import encode_requests
 
 Run = Callable[..., Ended]
 
@@ -419,3 +422,49 @@ def test_stats_tell_of_each_session_what_became_of_its_spans(monkeypatch: pytest
         assert (found["open"].started, found["open"].ended, found["open"].dropped) == (1, 0, {})
         assert found["refused"].ended == 2
         assert found["refused"].dropped == {"export failed": 2}
+
+
+class _Failing(InMemorySpanExporter):
+    """Takes nothing."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        return SpanExportResult.FAILURE
+
+
+@pytest.mark.parametrize("exporter", [None, _Failing()], ids=["ours", "of others"])
+def test_a_late_span_that_is_lost_is_not_missing(
+    monkeypatch: pytest.MonkeyPatch, silent_port: int, exporter: _Failing | None
+):
+    """Those that ended in time are all lost, and have the reasons; what was late was never counted among them."""
+    for name, value in {
+        "OTEL_LOGS_EXPORTER": "none",
+        "OTEL_SESSIONS_SPOOL": "off",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent_port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    provider = TracerProvider(shutdown_on_exit=False)
+    otel_sessions.init(tracer_provider=provider, exporter=exporter, export=True, signals=False)
+    session_id = f"late and lost {exporter}"
+    with otel_sessions.session("s", id=session_id):
+        late = otel_sessions.step("late")
+        late.__enter__()
+    late.__exit__(None, None, None)
+    otel_sessions.shutdown(0.5)
+    found = otel_sessions.stats()
+    counted = found.sessions[session_id]
+    assert (counted.started, counted.ended, sum(counted.dropped.values())) == (2, 1, 1)
+    assert sum(found.dropped.values()) == 2
+
+
+def test_a_late_span_is_of_no_session_for_who_drops_its_request(recorded: Recorded):
+    """Whole or cut in two: it is sent as it is, and counted nowhere when it is lost."""
+    with otel_sessions.session("s", id="s"):
+        late = otel_sessions.step("late")
+        late.__enter__()
+    late.__exit__(None, None, None)
+    items = [_durable._item((span, None, False)) for span in recorded.all()]
+    (request,) = encode_requests(items, limit=10**6, resource={})
+    parcel = parcel_now(request.body, request.sessions)
+    assert (parcel.items, parcel.sessions) == (2, {"s": 1, "": 1})
+    halves = [dict(half.sessions) for half in split_parcel(parcel)]
+    assert sorted(halves, key=str) == [{"": 1}, {"s": 1}]
