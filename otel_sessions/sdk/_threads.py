@@ -100,20 +100,30 @@ def _prepare(thread: threading.Thread) -> Callable[[], None] | None:
     run, own = thread.run, vars(thread)  # its namespace itself, for a subclass may refuse or watch attributes
     if (inside := _inside(run)) is run:
         return None
-    before = own.get("run")
+    own["run"] = wrapper = _RunInside(own, inside)
+    return wrapper.take_off
 
-    def take_back() -> None:
-        if own.get("run") is run_inside:
-            own.pop("run")  # else the thread would hold itself
-            if before is not None:
-                own["run"] = before
 
-    def run_inside() -> None:
-        take_back()
-        inside()
+class _RunInside:
+    """Stands in for the `run` of one thread until that begins."""
 
-    own["run"] = run_inside
-    return take_back
+    __slots__ = ("_before", "_inside", "_own")
+
+    def __init__(self, own: dict[str, Any], inside: Callable[[], Any]) -> None:
+        self._own = own
+        self._before = own.get("run")
+        self._inside = inside
+
+    def __call__(self) -> None:
+        self.take_off()  # else the thread would hold itself
+        self._inside()
+
+    def take_off(self) -> None:
+        """Leave the thread as it was."""
+        if self._own.get("run") is self:
+            del self._own["run"]
+            if self._before is not None:
+                self._own["run"] = self._before
 
 
 def _prepare_greenlet(greenlet: Any) -> None:
