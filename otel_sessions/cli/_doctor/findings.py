@@ -17,7 +17,8 @@ CHECKS: Final = {
     "instrumentors": "frameworks that nothing traces, or two instrumentors at once, which doubles spans",
     "variables": "which variables are set, and names that look misspelt",
     "values": "values without sense, in quotes, or of the wrong kind",
-    "effect": "variables that contradict each other, switch something off, or are ignored",
+    "effect": "variables that contradict each other, switch something off, cut what the page needs, or are "
+    "ignored",
     "name": "the endpoint's host is found (DNS)",
     "connection": "something listens there (TCP)",
     "tls": "its certificate is believed; and TLS is spoken where, and only where, it is expected",
