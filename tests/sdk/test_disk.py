@@ -39,6 +39,11 @@ def work(count):
     while _provider.current().worker._waiting + _provider.current().worker._in_hand:
         assert time.monotonic() < end
         time.sleep(0.01)
+def turned_away():  # what is being sent is in memory: after the first try it is on disk alone
+    end = time.monotonic() + 20
+    while otel_sessions.stats().answering is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 def tell(what):
     print(what, flush=True)
     sys.stdin.readline()
@@ -170,7 +175,7 @@ def test_a_folder_that_is_removed_in_the_run_costs_what_was_in_it(start_program,
     """That is counted and told; what ends later is kept in a new one, and arrives."""
     process = start_program(
         AGENT
-        + "work(100); tell('written'); work(50); tell('again'); session.end(); otel_sessions.flush(30); show()",
+        + "work(100); turned_away(); tell('written'); work(50); tell('again'); session.end(); otel_sessions.flush(30); show()",
         nobody,
     )
     _says(process, "written")
@@ -185,7 +190,8 @@ def test_a_folder_that_is_removed_in_the_run_costs_what_was_in_it(start_program,
 def test_files_that_are_removed_in_the_run_are_counted(start_program, nobody: Mapping[str, str]):
     """A cleaner of temporary files comes by: the folder stays, what was in it is gone."""
     process = start_program(
-        AGENT + "work(100); tell('written'); session.end(); otel_sessions.flush(30); show()", nobody
+        AGENT + "work(100); turned_away(); tell('written'); session.end(); otel_sessions.flush(30); show()",
+        nobody,
     )
     _says(process, "written")
     for path in Path(nobody["OTEL_SESSIONS_SPOOL"]).rglob("0*"):
