@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 from rich.text import Text
 
+from otel_sessions.cli._console import console
 from otel_sessions.cli._drawing import Line, clean, label, span_line, state, tokens
-from otel_sessions.cli.show import console
 
 __all__ = ["DrawnLines", "JsonLines", "Lines"]
 

@@ -49,11 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at everything and say it; 1 where a problem was found."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what goes wrong in there comes to us as an error
+    from otel_sessions.cli._console import console
     from otel_sessions.cli._doctor.drawing import as_json, draw
     from otel_sessions.cli._doctor.examine import examine
     from otel_sessions.cli._doctor.findings import Verdict, worst
     from otel_sessions.cli._doctor.gather import Asked, gather
-    from otel_sessions.cli.show import console
 
     if not 0 <= args.wait <= _LONGEST_WAIT:
         raise UsageError(f"--wait {args.wait:g}: give seconds, from 0 to {_LONGEST_WAIT:g}")

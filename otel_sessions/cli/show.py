@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_sessions.cli._token import add_token
+from otel_sessions.cli._backend import add_backend
 from otel_sessions.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from otel_sessions.cli._api import Api
 
-__all__ = ["configure", "console", "run"]
+__all__ = ["configure", "run"]
 
 _IDS: Final = ("id", "session_id")
 _ENOUGH: Final = 50  # sessions whose id contains a prefix, to find who begins with it
-_PIPE_WIDTH: Final = 250  # columns where nobody's terminal is: a file should not lose the end of a name
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --list, only those that meet it: 'state:lost tool:search tokens>10k \"two words\"'",
     )
     parser.add_argument("--json", action="store_true", help="print the API's answer instead of a drawing")
-    parser.add_argument(
-        "--url",
-        default=os.environ.get("OTEL_SESSIONS_URL") or "http://127.0.0.1:4318",
-        help="the backend (default: %(default)s)",
-    )
-    add_token(parser)
+    add_backend(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,6 +58,7 @@ def _show_list(api: Api, limit: int, query: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(answer, ensure_ascii=False, indent=2))
         return 0
+    from otel_sessions.cli._console import console
     from otel_sessions.cli._drawing import session_list
 
     if answer["sessions"]:
@@ -84,6 +76,7 @@ def _show_session(api: Api, wanted: str | None, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({**session, "rows": rows}, ensure_ascii=False, indent=2))
         return 0
+    from otel_sessions.cli._console import console
     from otel_sessions.cli._drawing import lines, session_summary, span_tree
 
     screen = console()
@@ -122,11 +115,3 @@ def _begins_with(api: Api, prefix: str) -> dict[str, Any] | None:
         named = ", ".join(str(it["session_id"] or it["id"]) for it in found[:5])
         raise UsageError(f"{prefix!r} begins ids of several sessions, {named} …; give more of it")
     return api.session(found[0]["id"]) if found else None
-
-
-def console() -> Console:
-    """Make a console: colours and the terminal's width on a terminal, neither elsewhere."""
-    from rich.console import Console
-
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=_PIPE_WIDTH, no_color=True)

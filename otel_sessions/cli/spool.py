@@ -141,8 +141,8 @@ def _draw(seen: Iterable[Look]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from otel_sessions.cli._console import console
     from otel_sessions.cli._drawing import clean, duration
-    from otel_sessions.cli.show import console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("address", overflow="fold")

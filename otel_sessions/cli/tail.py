@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_sessions.cli._token import add_token
+from otel_sessions.cli._backend import add_backend
 from otel_sessions.errors import EndpointError, UsageError
 
 if TYPE_CHECKING:
@@ -41,12 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="only sessions that meet it: 'state:lost tool:search tokens>10k \"two words\"'",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object a line instead")
-    parser.add_argument(
-        "--url",
-        default=os.environ.get("OTEL_SESSIONS_URL") or "http://127.0.0.1:4318",
-        help="the backend (default: %(default)s)",
-    )
-    add_token(parser)
+    add_backend(parser)
 
 
 def run(args: argparse.Namespace) -> int:
