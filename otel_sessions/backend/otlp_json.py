@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_sessions.backend.json_values import loads
 
-__all__ = ["log_json", "parse", "read", "resource_json", "scope_json", "span_json"]
+__all__ = ["log_json", "parse", "read", "request_json", "resource_json", "scope_json", "span_json"]
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -58,12 +58,24 @@ def _plain(message: Message) -> dict[str, Any]:
     return json_format.MessageToDict(message, use_integers_for_enums=True)
 
 
+def request_json(request: Message) -> dict[str, Any]:
+    """Write an export request in OTLP's JSON."""
+    data = _plain(request)
+    for part in _records(data):
+        _ids_to_hex(part)
+    return data
+
+
 def _with_hex_ids(record: dict[str, Any]) -> dict[str, Any]:
     for part in (record, *record.get("links", ())):
-        for name in _IDS:
-            if name in part:
-                part[name] = base64.b64decode(part[name]).hex()
+        _ids_to_hex(part)
     return record
+
+
+def _ids_to_hex(part: dict[str, Any]) -> None:
+    for name in _IDS:
+        if name in part:
+            part[name] = base64.b64decode(part[name]).hex()
 
 
 def read(body: bytes, object_of: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_sessions.backend.otlp_json import log_json, resource_json, scope_json, span_json
+from otel_sessions.backend.otlp_json import request_json
 from otel_sessions.cli._spooled import Entry, Items
 from otel_sessions.errors import ConfigurationError
 from otel_sessions.sdk._answer import USER_AGENT
@@ -49,7 +49,7 @@ def write_lines(path: Path, entries: Iterable[Entry], advance: Callable[[], obje
     with _place_beside(path) as unfinished:
         with _open(unfinished) as file:
             for _, request in _readable(entries, exported, advance):
-                file.write(json.dumps(_as_json(request), ensure_ascii=False).encode() + b"\n")
+                file.write(json.dumps(request_json(request), ensure_ascii=False).encode() + b"\n")
         if exported.written:
             unfinished.rename(path)
     return exported
@@ -146,49 +146,3 @@ def _request(entry: Entry) -> _Request:
         return kind.FromString(entry.parcel.body)
     except DecodeError as error:
         raise ValueError(f"it holds no {kind.__name__}") from error
-
-
-def _as_json(request: _Request) -> dict[str, Any]:
-    if isinstance(request, ExportLogsServiceRequest):
-        return _logs_json(request)
-    return {
-        "resourceSpans": [
-            {
-                "resource": resource_json(of_resource.resource),
-                "scopeSpans": [
-                    {
-                        "scope": scope_json(of_scope.scope),
-                        "spans": [span_json(span) for span in of_scope.spans],
-                        **_schema(of_scope.schema_url),
-                    }
-                    for of_scope in of_resource.scope_spans
-                ],
-                **_schema(of_resource.schema_url),
-            }
-            for of_resource in request.resource_spans
-        ]
-    }
-
-
-def _logs_json(request: ExportLogsServiceRequest) -> dict[str, Any]:
-    return {
-        "resourceLogs": [
-            {
-                "resource": resource_json(of_resource.resource),
-                "scopeLogs": [
-                    {
-                        "scope": scope_json(of_scope.scope),
-                        "logRecords": [log_json(log) for log in of_scope.log_records],
-                        **_schema(of_scope.schema_url),
-                    }
-                    for of_scope in of_resource.scope_logs
-                ],
-                **_schema(of_resource.schema_url),
-            }
-            for of_resource in request.resource_logs
-        ]
-    }
-
-
-def _schema(url: str) -> dict[str, str]:
-    return {"schemaUrl": url} if url else {}
