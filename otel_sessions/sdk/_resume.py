@@ -24,10 +24,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from platformdirs import user_state_path
-
 from otel_sessions.errors import ConfigurationError, ResumeTokenError
 from otel_sessions.sdk._options import TOKEN_PREFIX
+from otel_sessions.sdk._settings import state_folder
 
 __all__ = ["Resumed", "key_for_making", "key_for_reading", "opened", "token"]
 
@@ -118,10 +117,10 @@ def key_for_reading(environ: Mapping[str, str]) -> bytes | None:
 
 
 def _file() -> Path:
-    try:
-        return user_state_path("otel-sessions", appauthor=False) / _KEY_FILE
-    except RuntimeError as error:  # a user whom the system does not know (containers)
-        raise _no_key("this user has no home") from error
+    state = state_folder()
+    if state is None:
+        raise _no_key("this user has no home")
+    return state / _KEY_FILE
 
 
 def _kept(path: Path) -> bytes | None:

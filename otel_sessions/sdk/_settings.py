@@ -28,6 +28,7 @@ __all__ = [
     "names_service",
     "sdk_disabled",
     "spool_root",
+    "state_folder",
 ]
 
 EXIT_DEADLINE: Final = 1.5
@@ -164,7 +165,8 @@ def spool_root(environ: Mapping[str, str]) -> Path | None:
     if value.lower() == "off":
         return None
     if not value:
-        return _default_spool()
+        state = state_folder()
+        return None if state is None else state / "spool"
     folder = Path(value)
     if not folder.is_absolute():
         raise ConfigurationError(
@@ -174,10 +176,10 @@ def spool_root(environ: Mapping[str, str]) -> Path | None:
     return folder
 
 
-def _default_spool() -> Path | None:
-    """Return the folder for who named none; None for a user whom the system does not know (containers)."""
+def state_folder() -> Path | None:
+    """Return where ours is kept for this user; None for one whom the system does not know (containers)."""
     try:
-        folder = user_state_path("otel-sessions", appauthor=False) / "spool"
+        folder = user_state_path("otel-sessions", appauthor=False)
     except RuntimeError:  # as platformdirs says it; earlier releases return a folder named "~"
         return None
     return folder if folder.is_absolute() else None
