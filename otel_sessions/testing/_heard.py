@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
 from otel_sessions import semconv
 from otel_sessions.backend.attributes import plain
-from otel_sessions.backend.otlp_json import parse
+from otel_sessions.backend.decode import parse
+from otel_sessions.backend.records import Encoding, Signal
 
 __all__ = ["EndedSpan", "Heard", "Listener", "Sent", "Told", "listen", "read"]
 
@@ -78,7 +76,7 @@ class Heard:
 
 
 def read(requests: list[Sent]) -> Heard:
-    """Read requests of logs and traces. Raises ValueError for a body that is no OTLP."""
+    """Read requests of logs and traces. Raises DecodeError for a body that is no OTLP."""
     events = [event for number, sent in enumerate(requests) for event in _events(sent, number)]
     spans = {(span.trace_id, span.span_id): span for sent in requests for span in _spans(sent)}
     return Heard(tuple(events), tuple(spans.values()))
@@ -87,7 +85,7 @@ def read(requests: list[Sent]) -> Heard:
 def _events(sent: Sent, number: int) -> Iterator[Told]:
     if sent.path != _EVENTS:
         return
-    for resource in _message(ExportLogsServiceRequest, sent).resource_logs:
+    for resource in _message(Signal.LOGS, sent).resource_logs:
         for scope in resource.scope_logs:
             for log in scope.log_records:
                 if scope.scope.name == semconv.SCOPE_NAME or log.event_name in semconv.EVENTS:
@@ -98,20 +96,16 @@ def _events(sent: Sent, number: int) -> Iterator[Told]:
 def _spans(sent: Sent) -> Iterator[EndedSpan]:
     if sent.path != _SPANS:
         return
-    for resource in _message(ExportTraceServiceRequest, sent).resource_spans:
+    for resource in _message(Signal.TRACES, sent).resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 values = {pair.key: plain(pair.value) for pair in span.attributes}
                 yield EndedSpan(span.name, span.trace_id, span.span_id, values)
 
 
-def _message(kind: Any, sent: Sent) -> Any:
-    if sent.media_type == "application/json":
-        return parse(kind, sent.body)
-    try:
-        return kind.FromString(sent.body)
-    except Exception as error:
-        raise ValueError(f"{sent.path}: the body is no OTLP protobuf: {error}") from error
+def _message(signal: Signal, sent: Sent) -> Any:
+    encoding = Encoding.JSON if sent.media_type == "application/json" else Encoding.PROTOBUF
+    return parse(signal, encoding, sent.body)
 
 
 @dataclass(slots=True)
@@ -122,7 +116,7 @@ class Listener:
     requests: list[Sent] = field(default_factory=list[Sent])
 
     def heard(self) -> Heard:
-        """Return what was sent so far. Raises ValueError for a body that is no OTLP."""
+        """Return what was sent so far. Raises DecodeError for a body that is no OTLP."""
         return read([*self.requests])
 
     def wait_for(self, event: str, seconds: float = 30.0) -> None:
