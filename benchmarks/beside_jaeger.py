@@ -35,6 +35,7 @@ from typing import Any
 import aiohttp
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from request_file import read_requests, write_requests
 from store import bodies
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "neighbours"))
@@ -179,23 +180,6 @@ async def _send_grpc(target: str, todo: Iterator[bytes]) -> None:
         export = channel.unary_unary(GRPC_EXPORT)
         for body in todo:
             await export(body)
-
-
-def write_requests(path: Path, requests: Sequence[bytes]) -> None:
-    """Write requests into one file, each behind its length."""
-    with path.open("wb") as file:
-        for body in requests:
-            file.write(len(body).to_bytes(4, "big") + body)
-
-
-def read_requests(path: Path) -> list[bytes]:
-    """Read what `write_requests` wrote."""
-    data, at, found = path.read_bytes(), 0, []
-    while at < len(data):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
-        found.append(data[at + 4 : end])
-        at = end
-    return found
 
 
 # --- Count -----------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from request_file import read_requests, write_requests
 from stages import measure_stages
 from store import bodies
 
@@ -104,23 +105,6 @@ async def _send_grpc(target: str, coding: str, todo: Iterator[bytes], took: list
             began = time.perf_counter()
             await export(body)
             took.append(time.perf_counter() - began)
-
-
-def write_requests(path: Path, requests: Sequence[bytes]) -> None:
-    """Write requests into one file, each behind its length."""
-    with path.open("wb") as file:
-        for body in requests:
-            file.write(len(body).to_bytes(4, "big") + body)
-
-
-def read_requests(path: Path) -> list[bytes]:
-    """Read what `write_requests` wrote."""
-    data, at, found = path.read_bytes(), 0, []
-    while at < len(data):
-        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
-        found.append(data[at + 4 : end])
-        at = end
-    return found
 
 
 # --- The programs ----------------------------------------------------------------------------------------
