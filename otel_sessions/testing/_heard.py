@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,14 +117,6 @@ class Listener:
     def heard(self) -> Heard:
         """Return what was sent so far. Raises DecodeError for a body that is no OTLP."""
         return read([*self.requests])
-
-    def wait_for(self, event: str, seconds: float = 30.0) -> None:
-        """Wait until an event of that name came. Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
-        while not any(told.name == event for told in self.heard().events):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no {event} within {seconds:g} s")
-            time.sleep(0.02)
 
 
 @contextmanager
